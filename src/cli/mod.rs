@@ -1,0 +1,5 @@
+//! (under construction)
+/// Runs the program.
+pub fn main() -> std::process::ExitCode {
+    std::process::ExitCode::SUCCESS
+}

@@ -1,0 +1,27 @@
+//! What the host decides about a node.
+
+use crate::base::addr::Family;
+
+/// Settings of one node.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// IPv4 or IPv6: the node handles datagrams of this family alone (BEP 32).
+    pub family: Family,
+    /// Say `ro` in queries and answer none (BEP 43): for a program that runs for seconds.
+    pub read_only: bool,
+    /// Queries a second that one address may ask; `None` for no limit.
+    pub per_ip_rate: Option<u32>,
+    /// Keep nodes whose id breaks BEP 42 out of the table.
+    pub enforce_node_ids: bool,
+}
+
+impl Config {
+    /// The settings of a public node.
+    pub fn new(family: Family) -> Self {
+        Self { family, read_only: false, per_ip_rate: Some(PER_IP_RATE), enforce_node_ids: false }
+    }
+}
+
+/// Queries a second from one address that a node answers unless told otherwise: several clients
+/// behind one NAT stay below it; a flood does not.
+pub const PER_IP_RATE: u32 = 50;

@@ -1,0 +1,117 @@
+//! What comes out of a node.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::{Distance, InfoHash, NodeId};
+
+/// Names one running lookup of one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LookupId(pub u64);
+
+/// Names one ping that the host asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PingId(pub u64);
+
+/// An effect that the host carries out. The host drains these after every call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Send this datagram.
+    Transmit {
+        /// Where to.
+        to: SocketAddr,
+        /// At most `DATAGRAM_SEND_MAX` bytes.
+        datagram: Vec<u8>,
+    },
+    /// Something the host may want to know.
+    Event(Event),
+}
+
+/// News from a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A lookup heard of peers it had not named before.
+    PeersFound {
+        /// Which lookup.
+        lookup: LookupId,
+        /// New ones only.
+        peers: Vec<SocketAddr>,
+    },
+    /// A lookup is over. No further event names it.
+    LookupDone {
+        /// Which lookup.
+        lookup: LookupId,
+        /// What it did.
+        report: LookupReport,
+    },
+    /// A ping asked for by the host was answered, or not (`rtt` is `None`).
+    PingDone {
+        /// Which ping.
+        ping: PingId,
+        /// The answering node's id.
+        id: Option<NodeId>,
+        /// How long it took.
+        rtt: Option<Duration>,
+    },
+    /// The table is (nearly) empty and nobody in it answers: resolve the bootstrap names again and
+    /// call `bootstrap`. Repeated with back-off while it stays true.
+    NeedBootstrap,
+    /// The table holds its first contacts, or many more than before: worth another lookup.
+    TableGrew {
+        /// Contacts that answered.
+        contacts: usize,
+    },
+    /// Enough networks agree on the address they see us at (BEP 42).
+    ExternalAddress(IpAddr),
+    /// Our id changed, because the external address did (BEP 42).
+    IdChanged(NodeId),
+}
+
+/// What a lookup is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LookupKind {
+    /// The nodes closest to a key.
+    FindNode,
+    /// The peers of a torrent.
+    GetPeers(InfoHash),
+    /// The peers of a torrent, then `announce_peer` to the closest nodes.
+    Announce(InfoHash),
+}
+
+/// What a lookup did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LookupReport {
+    /// What it was for.
+    pub kind: LookupKind,
+    /// Nodes that were asked.
+    pub asked: usize,
+    /// Nodes that answered.
+    pub answered: usize,
+    /// Nodes that did not answer in time.
+    pub dead: usize,
+    /// How near the nearest answering node is.
+    pub closest: Option<Distance>,
+    /// The closest answering nodes, nearest first: at most eight.
+    pub nodes: Vec<(NodeId, SocketAddr)>,
+    /// Peers that were found, all distinct.
+    pub peers: usize,
+    /// Nodes that accepted our announce.
+    pub announced: usize,
+    /// From the command to the end.
+    pub took: Duration,
+}
+
+/// A contact worth remembering across a restart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedContact {
+    /// Its id.
+    pub id: NodeId,
+    /// Its endpoint.
+    pub addr: SocketAddr,
+    /// Round trip in microseconds, smoothed; `None` if never measured.
+    pub rtt_micros: Option<u32>,
+    /// Seconds for which it was known to be good: the older, the likelier it is still there.
+    pub age_secs: u32,
+}

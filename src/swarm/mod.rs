@@ -1,0 +1,9 @@
+//! L2 core: one torrent. Metadata exchange, picker, choker, candidates. Owns its connections.
+
+mod disk;
+mod event;
+
+pub use disk::{DiskError, DiskErrorKind, DiskEvent, DiskRequest, PieceIndex};
+pub use event::{
+    Config, DialError, Event, FileStatus, Output, PeerSource, PeerStatus, Phase, Status,
+};

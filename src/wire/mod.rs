@@ -1,0 +1,12 @@
+//! L1: codecs. Pure functions between bytes and meaning: no clock, no chance, no state. Whatever
+//! bytes come, the answer is a value or a typed error, never a panic.
+
+pub mod bencode;
+pub mod bitfield;
+pub mod compact;
+pub mod extension;
+pub mod handshake;
+pub mod krpc;
+pub mod magnet;
+pub mod metainfo;
+pub mod peer;
