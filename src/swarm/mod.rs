@@ -2,6 +2,7 @@
 
 mod disk;
 mod event;
+pub mod layout;
 
 pub use disk::{DiskError, DiskErrorKind, DiskEvent, DiskRequest, PieceIndex};
 pub use event::{
