@@ -1,5 +1,77 @@
-//! (under construction)
+//! L4: the `trackless` program: one file a verb. What several verbs share: the flags as typed
+//! ([`args`]) and validated ([`config`]), the two streams ([`output`]), progress and its stages,
+//! exit codes, signals.
+
+mod args;
+mod complete;
+mod config;
+mod desktop;
+mod exit;
+mod format;
+mod handler;
+mod info;
+mod input;
+mod logging;
+mod man;
+mod output;
+mod parse;
+mod progress;
+mod signals;
+mod stage;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use args::{CommandLine, CommonArgs, Verb};
+use exit::{Code, Failure};
+use output::Console;
+
 /// Runs the program.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    let CommandLine { common, verb } = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => return not_run(&error),
+    };
+    logging::start(&common);
+    let console = Arc::new(Console::new(&common));
+    let outcome = run(verb, &console);
+    match console.outcome(outcome) {
+        Ok(()) => Code::Ok.into(),
+        Err(failure) => {
+            console.fail(&failure);
+            failure.code.into()
+        }
+    }
+}
+
+fn run(verb: Verb, console: &Arc<Console>) -> Result<(), Failure> {
+    match verb {
+        Verb::Info(args) => info::run(&args, console),
+        Verb::Handler(args) => handler::run(&args, console),
+        Verb::Completions(args) => complete::run(args, console),
+        Verb::Man(args) => man::run(&args, console),
+    }
+}
+
+// `--help` and `--version` are results; everything else is a wrong command line.
+fn not_run(error: &clap::Error) -> ExitCode {
+    let is_help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if is_help || !wants_json() {
+        // Nobody may be reading: clap's own `exit` would not mind either.
+        let _ = error.print();
+        return if is_help { Code::Ok.into() } else { Code::Usage.into() };
+    }
+    let text = error.render().to_string();
+    let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    let common = CommonArgs { json: true, quiet: false, verbose: 0 };
+    Console::new(&common).fail(&config::usage(line));
+    Code::Usage.into()
+}
+
+// The flags could not be parsed, and still decide how to say so.
+fn wants_json() -> bool {
+    std::env::args_os().any(|arg| arg == "--json") || std::env::var_os("TRACKLESS_JSON").is_some()
 }

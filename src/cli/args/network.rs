@@ -1,0 +1,238 @@
+//! The flags of the verbs that touch the network.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::FalseyValueParser;
+use clap::{Args, Subcommand};
+
+use super::super::config::{RateLimit, SeedGoal};
+use super::super::parse;
+
+/// Flags of every verb that touches the network.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Network")]
+pub struct NetworkArgs {
+    /// Address for TCP and the DHT; port 0 picks one; once for IPv4, once for IPv6
+    #[arg(long, value_name = "IP:PORT", env = "TRACKLESS_LISTEN", value_delimiter = ',')]
+    pub listen: Vec<String>,
+    /// DHT node to start from, instead of the built-in list; repeatable
+    #[arg(long, value_name = "HOST:PORT", env = "TRACKLESS_BOOTSTRAP", value_delimiter = ',')]
+    pub bootstrap: Vec<String>,
+    /// Peer to try at once; repeatable
+    #[arg(long, value_name = "IP:PORT", env = "TRACKLESS_PEER", value_delimiter = ',')]
+    pub peer: Vec<String>,
+    /// Do not use the DHT
+    #[arg(long, env = "TRACKLESS_NO_DHT", value_parser = FalseyValueParser::new())]
+    pub no_dht: bool,
+    /// Where DHT contacts and resume data are kept
+    #[arg(long, value_name = "DIR", env = "TRACKLESS_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Give up after this long: 15s, 2m, 1h
+    #[arg(long, value_name = "DURATION", env = "TRACKLESS_TIMEOUT", value_parser = parse::duration)]
+    pub timeout: Option<Duration>,
+}
+
+/// `get`
+#[derive(Debug, Clone, Args)]
+pub struct GetArgs {
+    /// Magnet link, info-hash, .torrent file, or - for links on stdin
+    #[arg(required = true, value_name = "LINK")]
+    pub links: Vec<String>,
+    /// Folder to save into
+    #[arg(short, long, value_name = "DIR", env = "TRACKLESS_OUTPUT", default_value = ".")]
+    pub output: PathBuf,
+    /// Go on sharing: up to a ratio (1.5), for a time (2h), or forever
+    #[arg(
+        long, value_name = "RATIO|DURATION|forever", env = "TRACKLESS_SEED", num_args = 0..=1,
+        require_equals = true, default_missing_value = "forever", value_parser = parse::seed_goal
+    )]
+    pub seed: Option<SeedGoal>,
+    /// Only these files: indexes or ranges as --list shows them, or patterns
+    #[arg(long, value_name = "GLOB|INDEX,...", env = "TRACKLESS_FILES", value_delimiter = ',')]
+    pub files: Vec<String>,
+    /// List the files and stop
+    #[arg(long, env = "TRACKLESS_LIST", value_parser = FalseyValueParser::new())]
+    pub list: bool,
+    /// Fetch pieces in order, to use the data while it comes
+    #[arg(long, env = "TRACKLESS_SEQUENTIAL", value_parser = FalseyValueParser::new())]
+    pub sequential: bool,
+    /// Where and how to reach the network.
+    #[command(flatten)]
+    pub network: NetworkArgs,
+}
+
+/// `resolve`
+#[derive(Debug, Clone, Args)]
+pub struct ResolveArgs {
+    /// Magnet link or info-hash, or - for links on stdin
+    #[arg(required_unless_present = "input", value_name = "LINK")]
+    pub links: Vec<String>,
+    /// Write here: a .torrent file, a folder (as <infohash>.torrent), or - for stdout
+    #[arg(short, long, value_name = "FILE|DIR|-", env = "TRACKLESS_OUTPUT")]
+    pub output: Option<PathBuf>,
+    /// Read links from a file, one a line, or - for stdin
+    #[arg(short, long, value_name = "FILE|-", env = "TRACKLESS_INPUT")]
+    pub input: Option<PathBuf>,
+    /// Links resolved at the same time
+    #[arg(long, value_name = "N", env = "TRACKLESS_JOBS", default_value_t = 50,
+          value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub jobs: u16,
+    /// Where and how to reach the network.
+    #[command(flatten)]
+    pub network: NetworkArgs,
+}
+
+/// `share`
+#[derive(Debug, Clone, Args)]
+pub struct ShareArgs {
+    /// File, folder, or .torrent file whose data is at --data
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Folder that holds the data of a .torrent file [default: the one it lies in]
+    #[arg(long, value_name = "DIR", env = "TRACKLESS_DATA")]
+    pub data: Option<PathBuf>,
+    /// Bytes in a piece: a power of two [default: by size]
+    #[arg(long, value_name = "BYTES|1MiB", env = "TRACKLESS_PIECE_LENGTH", value_parser = parse::size)]
+    pub piece_length: Option<u64>,
+    /// Where and how to reach the network.
+    #[command(flatten)]
+    pub network: NetworkArgs,
+}
+
+/// `node`
+#[derive(Debug, Clone, Args)]
+pub struct NodeArgs {
+    /// Queries a second answered to one address
+    #[arg(long, value_name = "N|off", env = "TRACKLESS_PER_IP_RATE", default_value = "50", value_parser = parse::rate_limit)]
+    pub per_ip_rate: RateLimit,
+    /// How often to print the status
+    #[arg(long, value_name = "DURATION", env = "TRACKLESS_STATUS_INTERVAL", default_value = "1m", value_parser = parse::duration)]
+    pub status_interval: Duration,
+    /// Where and how to reach the network.
+    #[command(flatten)]
+    pub network: NetworkArgs,
+}
+
+/// `dht`
+#[derive(Debug, Clone, Args)]
+pub struct DhtArgs {
+    /// Which one.
+    #[command(subcommand)]
+    pub operation: DhtOperation,
+    /// Where and how to reach the network.
+    #[command(flatten)]
+    pub network: NetworkArgs,
+}
+
+/// The operations of `dht`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum DhtOperation {
+    /// Ask one node for its id
+    #[command(after_help = "Example:\n  trackless dht ping dht.libtorrent.org:25401")]
+    Ping {
+        /// The node
+        #[arg(value_name = "HOST:PORT")]
+        node: String,
+    },
+    /// Find the nodes closest to an id: prints `id ip:port` lines
+    #[command(
+        after_help = "Example:\n  trackless dht find-node 0123456789abcdef0123456789abcdef01234567"
+    )]
+    FindNode {
+        /// 40 hex digits
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// Find the peers of a torrent: prints `ip:port` lines as they come
+    #[command(
+        after_help = "Example:\n  trackless dht get-peers 0123456789abcdef0123456789abcdef01234567"
+    )]
+    GetPeers {
+        /// Info-hash or magnet link
+        #[arg(value_name = "HASH")]
+        hash: String,
+    },
+    /// Say that this machine has a torrent: prints the nodes that took it
+    #[command(
+        after_help = "Example:\n  trackless dht announce 0123456789abcdef0123456789abcdef01234567 --port 6881"
+    )]
+    Announce {
+        /// Info-hash or magnet link
+        #[arg(value_name = "HASH")]
+        hash: String,
+        /// TCP port to announce [default: the one the queries come from]
+        #[arg(long, value_name = "PORT", env = "TRACKLESS_PORT",
+              value_parser = clap::value_parser!(u16).range(1..))]
+        port: Option<u16>,
+    },
+    /// Many operations from stdin: `lookup HASH`, `announce HASH PORT`, `find-node ID`, `ping IP:PORT`, `status`, `quit`
+    #[command(
+        after_help = "Example:\n  echo lookup 0123456789abcdef0123456789abcdef01234567 | trackless dht shell --json"
+    )]
+    Shell,
+}
+
+/// `open`
+#[derive(Debug, Clone, Args)]
+pub struct OpenArgs {
+    /// Magnet link
+    #[arg(value_name = "LINK")]
+    pub link: String,
+    /// Folder to save into [default: this user's download folder]
+    #[arg(short, long, value_name = "DIR", env = "TRACKLESS_OUTPUT")]
+    pub output: Option<PathBuf>,
+    /// Where and how to reach the network.
+    #[command(flatten)]
+    pub network: NetworkArgs,
+}
+
+/// `demo`
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// DHT nodes beside the seeder and the downloader
+    #[arg(long, value_name = "N", env = "TRACKLESS_NODES", default_value_t = 10,
+          value_parser = clap::value_parser!(u16).range(1..=200))]
+    pub nodes: u16,
+    /// Size of the shared file
+    #[arg(long, value_name = "BYTES|1MiB", env = "TRACKLESS_SIZE", default_value = "16MiB", value_parser = parse::size)]
+    pub size: u64,
+}
+
+pub(super) const GET_EXAMPLES: &str = "\
+Prints the saved paths, one a line. Resumes what is there already.
+
+Examples:
+  trackless get 'magnet:?xt=urn:btih:...' -o ~/Downloads
+  trackless get film.torrent --files '*.mkv,0-2' --seed=1.5";
+
+pub(super) const RESOLVE_EXAMPLES: &str = "\
+Without -o prints `infohash<TAB>bytes<TAB>files<TAB>name` for each link. Gives up after 2 minutes a link unless --timeout says otherwise.
+
+Examples:
+  trackless resolve 'magnet:?xt=urn:btih:...' -o it.torrent
+  trackless resolve -i links.txt -o torrents/ --jobs 100";
+
+pub(super) const SHARE_EXAMPLES: &str = "\
+The magnet link is the first line on stdout; sharing goes on until Ctrl-C.
+
+Example:
+  trackless share ~/Videos/holiday";
+
+pub(super) const NODE_EXAMPLES: &str = "\
+Example:
+  trackless node --listen 0.0.0.0:6881 --listen '[::]:6881' --json";
+
+pub(super) const DHT_EXAMPLES: &str = "\
+Example:
+  trackless dht get-peers 0123456789abcdef0123456789abcdef01234567 --json";
+
+pub(super) const OPEN_EXAMPLES: &str = "\
+Example:
+  trackless open 'magnet:?xt=urn:btih:...'";
+
+pub(super) const DEMO_EXAMPLES: &str = "\
+A DHT of real nodes, a seeder and a downloader on loopback; nothing leaves this machine.
+
+Example:
+  trackless demo";
