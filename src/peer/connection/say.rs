@@ -1,0 +1,181 @@
+//! What we say on a connection, and how much of it the peer has yet to take.
+//!
+//! Small messages are collected in one buffer and leave together; blocks leave beside it, uncopied.
+
+use bytes::Bytes;
+
+use super::{Connection, State};
+use crate::base::Instant;
+use crate::wire::bitfield::Bitfield;
+use crate::wire::extension::{MetadataMessage, Pex};
+use crate::wire::peer::{BlockRef, Message, PIECE_HEAD_LEN, piece_head};
+
+impl Connection {
+    // --- what we say --------------------------------------------------------------------------
+
+    /// Tells our pieces, right after the handshakes; `None` as long as they are not counted.
+    pub fn say_pieces(&mut self, have: Option<&Bitfield>) {
+        match have {
+            Some(have) if have.is_all() && self.is_fast() => self.say(&Message::HaveAll),
+            Some(have) if !have.is_none() => {
+                self.say(&Message::Bitfield(Bytes::copy_from_slice(have.as_bytes())));
+            }
+            // BEP 6 demands one of the three messages; without it silence means the same.
+            Some(_) | None if self.is_fast() => self.say(&Message::HaveNone),
+            Some(_) | None => {}
+        }
+    }
+
+    /// Tells one more piece.
+    pub fn say_have(&mut self, piece: u32) {
+        self.say(&Message::Have(piece));
+    }
+
+    /// Tells our DHT port, if the peer has a node too (BEP 5).
+    pub fn say_port(&mut self, port: u16) {
+        if matches!(self.state, State::Open { dht: true, .. }) {
+            self.say(&Message::Port(port));
+        }
+    }
+
+    /// Tells whether we want something.
+    pub fn set_interested(&mut self, interested: bool) {
+        if self.interested != interested {
+            self.interested = interested;
+            self.say(if interested { &Message::Interested } else { &Message::NotInterested });
+        }
+    }
+
+    /// Lets the peer ask, or not. What it had asked for before a choke is forgotten.
+    pub fn set_choking(&mut self, choking: bool) {
+        if self.choking == choking {
+            return;
+        }
+        self.choking = choking;
+        self.say(if choking { &Message::Choke } else { &Message::Unchoke });
+        if choking {
+            for block in self.uploads.clear() {
+                self.refuse(&block);
+            }
+        }
+    }
+
+    /// Asks for a block.
+    pub fn ask(&mut self, now: Instant, block: BlockRef) {
+        self.requests.add(now, block);
+        self.say(&Message::Request(block));
+    }
+
+    /// Takes a request back. False if it was not outstanding.
+    pub fn cancel(&mut self, block: &BlockRef) -> bool {
+        let outstanding = self.requests.give_up(block);
+        if outstanding {
+            self.say(&Message::Cancel(*block));
+        }
+        outstanding
+    }
+
+    /// Tells the peer not to send blocks that were given up already.
+    pub fn say_cancelled(&mut self, blocks: &[BlockRef]) {
+        for block in blocks {
+            self.say(&Message::Cancel(*block));
+        }
+    }
+
+    /// Queues a request of the peer's; refuses it if the queue is full.
+    pub fn serve(&mut self, block: BlockRef) {
+        if !self.uploads.push(block) {
+            self.refuse(&block);
+        }
+    }
+
+    /// Tells the peer that it will not get a block, if it understands that.
+    pub fn refuse(&mut self, block: &BlockRef) {
+        if self.is_fast() {
+            self.say(&Message::Reject(*block));
+        }
+    }
+
+    /// Sends a metadata message, if the peer takes them.
+    pub fn say_metadata(&mut self, message: &MetadataMessage) {
+        let Some(id) = self.extensions.as_ref().and_then(|e| e.metadata_id) else { return };
+        let mut payload = Vec::new();
+        message.encode(&mut payload);
+        self.say_extended(id, payload.into());
+    }
+
+    /// Sends peer exchange, if the peer takes it.
+    pub fn say_pex(&mut self, pex: &Pex) {
+        let Some(id) = self.extensions.as_ref().and_then(|e| e.pex_id) else { return };
+        self.say_extended(id, pex.encode().into());
+    }
+
+    /// Tells whether we only upload, if the peer wants to know (BEP 21).
+    pub fn say_upload_only(&mut self, upload_only: bool) {
+        let Some(id) = self.extensions.as_ref().and_then(|e| e.upload_only_id) else { return };
+        self.say_extended(id, Bytes::from(vec![u8::from(upload_only)]));
+    }
+
+    pub(super) fn say_extended(&mut self, id: u8, payload: Bytes) {
+        self.say(&Message::Extended { id, payload });
+    }
+
+    pub(super) fn say(&mut self, message: &Message) {
+        message.encode(&mut self.out);
+    }
+
+    // --- what goes out ------------------------------------------------------------------------
+
+    /// All that was said since the last call, as one buffer.
+    pub fn take_output(&mut self, now: Instant) -> Option<Bytes> {
+        if self.out.is_empty() {
+            return None;
+        }
+        self.said_at = now;
+        self.unsent += self.out.len();
+        Some(Bytes::from(std::mem::take(&mut self.out)))
+    }
+
+    /// The head of a piece message, which goes out now with its block.
+    pub fn block_head(&mut self, now: Instant, block: &BlockRef) -> [u8; PIECE_HEAD_LEN] {
+        let len = block_bytes(block);
+        self.said_at = now;
+        self.unsent += PIECE_HEAD_LEN + len;
+        self.unsent_blocks += len;
+        piece_head(block.piece, block.begin, block.len)
+    }
+
+    /// The host wrote so many bytes.
+    pub fn handle_sent(&mut self, bytes: usize) {
+        self.unsent = self.unsent.saturating_sub(bytes);
+        // Small messages are not told from blocks; what is left bounds what blocks can be left.
+        let blocks = self.unsent_blocks.min(self.unsent);
+        self.upload.add(self.unsent_blocks - blocks);
+        self.unsent_blocks = blocks;
+    }
+
+    /// The next span to read for the peer, if its answers do not pile up.
+    pub fn next_read(&mut self) -> Option<BlockRef> {
+        let ahead = self.backlog() + self.uploads.reading_bytes();
+        let room = SEND_AHEAD_MAX.checked_sub(ahead).filter(|room| *room > 0)?;
+        self.uploads.next_read(room)
+    }
+
+    /// Does something wait to be said?
+    pub fn has_output(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    /// Bytes that the peer has not taken yet.
+    pub fn backlog(&self) -> usize {
+        self.unsent + self.out.len()
+    }
+}
+
+fn block_bytes(block: &BlockRef) -> usize {
+    usize::try_from(block.len).expect("a block is far below the address space")
+}
+
+/// Bytes of blocks that are read ahead of what a peer takes: one connection fills a fast line with
+/// it and a slow reader holds no more.
+pub(super) const SEND_AHEAD_MAX: usize = 1 << 20;
