@@ -1,8 +1,12 @@
 //! L2 core: one torrent. Metadata exchange, picker, choker, candidates. Owns its connections.
 
+pub mod blame;
+pub mod candidates;
+pub mod choker;
 mod disk;
 mod event;
 pub mod layout;
+pub mod picker;
 
 pub use disk::{DiskError, DiskErrorKind, DiskEvent, DiskRequest, PieceIndex};
 pub use event::{
