@@ -6,9 +6,13 @@ pub mod choker;
 mod disk;
 mod event;
 pub mod layout;
+mod metadata;
+mod pex;
 pub mod picker;
+mod torrent;
 
 pub use disk::{DiskError, DiskErrorKind, DiskEvent, DiskRequest, PieceIndex};
 pub use event::{
     Config, DialError, Event, FileStatus, Output, PeerSource, PeerStatus, Phase, Status,
 };
+pub use torrent::Torrent;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Connection, State};
 use crate::base::Instant;
 use crate::wire::bitfield::Bitfield;
-use crate::wire::extension::{MetadataMessage, Pex};
+use crate::wire::extension::{ExtensionHandshake, HANDSHAKE_ID, MetadataMessage, Pex};
 use crate::wire::peer::{BlockRef, Message, PIECE_HEAD_LEN, piece_head};
 
 impl Connection {
@@ -114,6 +114,13 @@ impl Connection {
     pub fn say_upload_only(&mut self, upload_only: bool) {
         let Some(id) = self.extensions.as_ref().and_then(|e| e.upload_only_id) else { return };
         self.say_extended(id, Bytes::from(vec![u8::from(upload_only)]));
+    }
+
+    /// Sends our extension handshake again: something in it has changed (BEP 10).
+    pub fn say_hello(&mut self, hello: &ExtensionHandshake) {
+        if self.is_extended() {
+            self.say_extended(HANDSHAKE_ID, hello.encode().into());
+        }
     }
 
     pub(super) fn say_extended(&mut self, id: u8, payload: Bytes) {

@@ -1,0 +1,368 @@
+//! One torrent: the switchboard between its connections, its storage and its parts.
+//!
+//! Phases: [`Phase::FetchingMetadata`] (only with a magnet) → [`Phase::Checking`] (the storage
+//! looks what is there) → [`Phase::Downloading`] → [`Phase::Seeding`]. What happens in each is in
+//! the files below this one, by responsibility: `connections` (who is here), `fetching` (the info
+//! dictionary), `downloading`, `uploading`, `gossip` (peer exchange), `status` (for eyes).
+//!
+//! Small messages are collected in each connection and leave when the host asks for output: what
+//! many frames caused goes out as one buffer.
+
+mod connections;
+mod downloading;
+mod fetching;
+mod gossip;
+mod status;
+#[cfg(test)]
+mod tests;
+mod uploading;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use self::connections::Peer;
+use self::downloading::Transfer;
+use crate::base::bounded::LimitedMap;
+use crate::base::time::soonest;
+use crate::base::{InfoHash, Instant, PeerId, Rng, Seed};
+use crate::peer::{CloseReason, ConnId, Geometry, Meter};
+use crate::swarm::candidates::Candidates;
+use crate::swarm::choker::Choker;
+use crate::swarm::layout::Layout;
+use crate::swarm::metadata::MetadataFetch;
+use crate::swarm::{Config, DialError, DiskEvent, DiskRequest, Event, Output, PeerSource, Phase};
+use crate::wire::handshake::Handshake;
+use crate::wire::metainfo::Info;
+
+/// One torrent.
+#[derive(Debug)]
+pub struct Torrent {
+    config: Config,
+    info_hash: InfoHash,
+    phase: Phase,
+    /// The time of the last input.
+    now: Instant,
+    peers: BTreeMap<ConnId, Peer>,
+    /// Who was behind a connection: a piece may fail after its giver has left.
+    addrs: LimitedMap<ConnId, SocketAddr>,
+    /// Behind a private address the port of an incoming connection says nothing: bans there hold
+    /// by peer id, too.
+    banned_ids: LimitedMap<(IpAddr, PeerId), ()>,
+    candidates: Candidates,
+    choker: Choker,
+    metadata: MetadataFetch,
+    content: Option<Content>,
+    transfer: Option<Transfer>,
+    checking: (u64, u64),
+    download: Meter,
+    upload: Meter,
+    wasted: u64,
+    hash_failures: u32,
+    outputs: VecDeque<Output>,
+    /// Connections with something to say.
+    talkative: Vec<ConnId>,
+    next_tick: Option<Instant>,
+    ticks: u64,
+    rng: Rng,
+}
+
+/// What the info dictionary says.
+#[derive(Debug)]
+struct Content {
+    bytes: Bytes,
+    info: Info,
+    layout: Layout,
+}
+
+impl Content {
+    fn geometry(&self) -> Geometry {
+        let pieces = self.layout.piece_count();
+        let last = pieces.checked_sub(1).and_then(|last| self.layout.piece(last));
+        Geometry {
+            pieces,
+            piece_len: self.layout.piece_length(),
+            last_len: last.map_or(0, |last| self.layout.piece_len(last)),
+        }
+    }
+}
+
+impl Torrent {
+    /// A torrent. With `info`, whose hash the caller has checked, it goes to [`Phase::Checking`] at
+    /// once; without, it has to be fetched from peers.
+    pub fn new(
+        config: Config,
+        info_hash: InfoHash,
+        info: Option<Bytes>,
+        seed: Seed,
+        now: Instant,
+    ) -> Torrent {
+        let mut rng = Rng::from_seed(seed);
+        let mut torrent = Self {
+            info_hash,
+            phase: Phase::FetchingMetadata,
+            now,
+            peers: BTreeMap::new(),
+            addrs: LimitedMap::new(ADDRS_MAX),
+            banned_ids: LimitedMap::new(BANNED_IDS_MAX),
+            candidates: Candidates::new(CANDIDATES_MAX, rng.fork()),
+            choker: Choker::new(config.upload_slots, rng.fork()),
+            metadata: MetadataFetch::new(),
+            content: None,
+            transfer: None,
+            checking: (0, 0),
+            download: Meter::new(now),
+            upload: Meter::new(now),
+            wasted: 0,
+            hash_failures: 0,
+            outputs: VecDeque::new(),
+            talkative: Vec::new(),
+            next_tick: None,
+            ticks: 0,
+            rng,
+            config,
+        };
+        if let Some(info) = info {
+            torrent.use_info(now, info);
+        }
+        torrent
+    }
+
+    // --- inputs -------------------------------------------------------------------------------
+
+    /// Somebody heard of peers.
+    pub fn add_peers(&mut self, now: Instant, source: PeerSource, peers: &[SocketAddr]) {
+        self.now = now;
+        for addr in peers {
+            self.candidates.add(now, source, *addr, None);
+        }
+        self.dial(now);
+    }
+
+    /// Our own addresses, as listened on and as others see them: they are never dialled.
+    pub fn set_own_addrs(&mut self, own: &[SocketAddr]) {
+        self.candidates.set_own(own);
+    }
+
+    /// A dial that we asked for succeeded.
+    pub fn handle_connected(&mut self, now: Instant, conn: ConnId, addr: SocketAddr) {
+        self.now = now;
+        self.on_connected(now, conn, addr);
+        self.schedule(now);
+    }
+
+    /// A dial that we asked for failed.
+    pub fn handle_connect_failed(&mut self, now: Instant, addr: SocketAddr, error: DialError) {
+        self.now = now;
+        self.candidates.on_dial_failed(now, addr, error);
+        self.dial(now);
+    }
+
+    /// A peer connected to us and named this torrent.
+    pub fn handle_accepted(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        addr: SocketAddr,
+        handshake: Handshake,
+    ) {
+        self.now = now;
+        self.on_accepted(now, conn, addr, handshake);
+        self.schedule(now);
+    }
+
+    /// A frame came. On a connection that we dialled the first one is the handshake.
+    pub fn handle_frame(&mut self, now: Instant, conn: ConnId, frame: Bytes) {
+        self.now = now;
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        match peer.conn.handle_frame(now, &frame) {
+            Ok(received) => self.on_received(now, conn, received),
+            Err(misbehavior) => self.on_misbehavior(now, conn, misbehavior),
+        }
+        self.mark(conn);
+    }
+
+    /// The host wrote `bytes` bytes of what was queued on a connection.
+    pub fn handle_sent(&mut self, now: Instant, conn: ConnId, bytes: usize) {
+        self.now = now;
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        let before = peer.conn.upload.total();
+        peer.conn.handle_sent(bytes);
+        let blocks = peer.conn.upload.total() - before;
+        self.upload.add(usize::try_from(blocks).unwrap_or(usize::MAX));
+        self.read_ahead(conn);
+    }
+
+    /// A connection is over, by the peer or by the network.
+    pub fn handle_closed(&mut self, now: Instant, conn: ConnId) {
+        self.now = now;
+        self.on_closed(now, conn);
+        self.dial(now);
+    }
+
+    /// The storage answers.
+    pub fn handle_disk(&mut self, now: Instant, event: DiskEvent) {
+        self.now = now;
+        if self.phase == Phase::Stopped {
+            return;
+        }
+        match event {
+            DiskEvent::Checking { done, total } => self.checking = (done, total),
+            DiskEvent::Opened { have } => self.on_opened(now, have),
+            DiskEvent::Written { len, .. } => self.on_written(now, len),
+            DiskEvent::Hashed { piece, digest } => self.on_hashed(now, piece, digest),
+            DiskEvent::BlocksHashed { piece, digests } => {
+                self.on_blocks_hashed(now, piece, &digests);
+            }
+            DiskEvent::Read { conn, piece, begin, block } => {
+                self.on_read(now, conn, piece.get(), begin, &block);
+            }
+            DiskEvent::ReadFailed { conn, piece, begin, .. } => {
+                self.on_read_failed(conn, piece.get(), begin);
+            }
+            DiskEvent::Flushed => self.on_flushed(),
+            DiskEvent::Failed(error) => {
+                self.say_event(Event::Failed(error));
+                self.stop(now);
+            }
+        }
+    }
+
+    /// The time of [`Torrent::poll_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        if self.next_tick.is_some_and(|at| at <= now) {
+            self.next_tick = Some(now + TICK);
+            self.tick(now);
+            self.schedule(now);
+        }
+        self.dial(now);
+    }
+
+    // --- commands -----------------------------------------------------------------------------
+
+    /// Other files are wanted now; `None` means all.
+    pub fn select(&mut self, now: Instant, wanted: Option<Vec<bool>>) {
+        self.now = now;
+        self.config.wanted = wanted;
+        self.on_select(now);
+    }
+
+    /// Ends the torrent: closes its connections and its storage. Nothing follows what this gives
+    /// out.
+    pub fn stop(&mut self, now: Instant) {
+        self.now = now;
+        if self.phase == Phase::Stopped {
+            return;
+        }
+        self.phase = Phase::Stopped;
+        for conn in self.conns() {
+            self.close(now, conn, CloseReason::Stopped);
+        }
+        self.next_tick = None;
+        if self.content.is_some() && !self.config.metadata_only {
+            self.outputs.push_back(Output::Disk(DiskRequest::Close));
+        }
+    }
+
+    // --- outputs ------------------------------------------------------------------------------
+
+    /// The next effect for the host to carry out.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        if self.outputs.is_empty() {
+            let talkative = std::mem::take(&mut self.talkative);
+            for conn in &talkative {
+                self.flush(*conn);
+            }
+            // The allocation is kept for the next time.
+            self.talkative = talkative;
+            self.talkative.clear();
+        }
+        self.outputs.pop_front()
+    }
+
+    /// When [`Torrent::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.phase == Phase::Stopped {
+            return None;
+        }
+        let dial = self.may_dial().then(|| self.candidates.poll_timeout()).flatten();
+        soonest(self.next_tick, dial.map(|at| at.max(self.now)))
+    }
+
+    // --- the small steps ----------------------------------------------------------------------
+
+    fn say_event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    fn ask_disk(&mut self, request: DiskRequest) {
+        self.outputs.push_back(Output::Disk(request));
+    }
+
+    // Remembers that a connection has something to say.
+    fn mark(&mut self, conn: ConnId) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        if peer.conn.has_output() && !peer.is_talkative {
+            peer.is_talkative = true;
+            self.talkative.push(conn);
+        }
+    }
+
+    // Hands what a connection said to the host.
+    fn flush(&mut self, conn: ConnId) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        peer.is_talkative = false;
+        if let Some(bytes) = peer.conn.take_output(self.now) {
+            self.outputs.push_back(Output::Send { conn, bytes });
+        }
+    }
+
+    fn schedule(&mut self, now: Instant) {
+        if self.phase == Phase::Stopped || self.peers.is_empty() {
+            self.next_tick = None;
+        } else if self.next_tick.is_none() {
+            self.next_tick = Some(now + TICK);
+        }
+    }
+
+    // A few times a second while anybody is connected: what is overdue, and what has slowed down.
+    fn tick(&mut self, now: Instant) {
+        self.ticks += 1;
+        self.download.roll(now);
+        self.upload.roll(now);
+        let conns: Vec<_> = self.peers.keys().copied().collect();
+        for conn in &conns {
+            let Some(peer) = self.peers.get_mut(conn) else { continue };
+            if let Err(reason) = peer.conn.tick(now) {
+                self.close(now, *conn, reason);
+            }
+        }
+        match self.phase {
+            Phase::FetchingMetadata => self.ask_for_metadata(now),
+            Phase::Downloading => self.tend_downloads(now),
+            Phase::Seeding => self.close_useless(now),
+            Phase::Checking | Phase::Stopped => {}
+        }
+        self.tend_uploads(now);
+        if self.ticks % PEX_TICKS == 1 {
+            self.tell_peers(now);
+        }
+        for conn in conns {
+            self.mark(conn);
+        }
+    }
+}
+
+/// The beat of everything that has no deadline of its own: a stalled peer is noticed within it.
+const TICK: Duration = Duration::from_millis(500);
+/// Peer exchange is looked at every five seconds.
+const PEX_TICKS: u64 = 10;
+/// Known peers of one torrent.
+const CANDIDATES_MAX: usize = 3_000;
+/// Connections whose address is remembered after they are gone.
+const ADDRS_MAX: usize = 4_096;
+/// Banned peer ids behind private addresses.
+const BANNED_IDS_MAX: usize = 1_024;

@@ -1,0 +1,117 @@
+//! What we give: requests, reads from the storage, and whom to serve.
+
+use bytes::Bytes;
+
+use super::Torrent;
+use crate::base::Instant;
+use crate::peer::ConnId;
+use crate::swarm::choker::{Changes, ChokerPeer};
+use crate::swarm::{DiskRequest, Output, Phase};
+use crate::wire::peer::BlockRef;
+
+impl Torrent {
+    /// A request that its connection found nothing wrong with.
+    pub(super) fn on_request(&mut self, now: Instant, conn: ConnId, block: BlockRef) {
+        let is_here = self.transfer.as_ref().is_some_and(|t| t.picker.have().has(block.piece));
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        if is_here {
+            peer.conn.serve(block);
+            self.read_ahead(conn);
+        } else if let Err(misbehavior) = peer.conn.count_invalid_request(&block) {
+            self.on_misbehavior(now, conn, misbehavior);
+        }
+    }
+
+    /// Asks the storage for what a peer waits for, as far as the peer takes what it gets.
+    pub(super) fn read_ahead(&mut self, conn: ConnId) {
+        let (Some(peer), Some(content)) = (self.peers.get_mut(&conn), &self.content) else {
+            return;
+        };
+        while let Some(span) = peer.conn.next_read() {
+            let Some(piece) = content.layout.piece(span.piece) else { continue };
+            let read = DiskRequest::Read { conn, piece, begin: span.begin, len: span.len };
+            self.outputs.push_back(Output::Disk(read));
+        }
+    }
+
+    pub(super) fn on_read(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        piece: u32,
+        begin: u32,
+        span: &Bytes,
+    ) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        let Some(blocks) = peer.conn.uploads.on_read(piece, begin) else { return };
+        peer.was_useful = true;
+        // What was said before the block has to go out before it.
+        self.flush(conn);
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        for block in blocks {
+            let part = slice(span, block.begin - begin, block.len);
+            let Some(part) = part else {
+                peer.conn.refuse(&block);
+                continue;
+            };
+            let head = peer.conn.block_head(now, &block);
+            self.outputs.push_back(Output::SendBlock { conn, head, block: part });
+        }
+        self.read_ahead(conn);
+        self.mark(conn);
+    }
+
+    pub(super) fn on_read_failed(&mut self, conn: ConnId, piece: u32, begin: u32) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        for block in peer.conn.uploads.on_read(piece, begin).unwrap_or_default() {
+            peer.conn.refuse(&block);
+        }
+        self.read_ahead(conn);
+        self.mark(conn);
+    }
+
+    /// Somebody became interested, or a place is free.
+    pub(super) fn fill_slots(&mut self, now: Instant) {
+        if self.transfer.is_some() {
+            let changes = self.choker.fill(now, &self.choker_peers());
+            self.apply(&changes);
+        }
+    }
+
+    /// Takes places back when it is time, and goes on reading for those that are served.
+    pub(super) fn tend_uploads(&mut self, now: Instant) {
+        if self.choker.poll_timeout().is_some_and(|at| at <= now) {
+            let seeding = self.phase == Phase::Seeding;
+            let changes = self.choker.handle_timeout(now, seeding, &self.choker_peers());
+            self.apply(&changes);
+        }
+    }
+
+    fn choker_peers(&self) -> Vec<ChokerPeer> {
+        let open = self.peers.iter().filter(|(_, peer)| peer.conn.is_open());
+        let peers = open.map(|(conn, peer)| ChokerPeer {
+            conn: *conn,
+            interested: peer.conn.is_peer_interested(),
+            download_rate: peer.conn.download.per_second(),
+            snubbed: peer.conn.requests.is_snubbed(),
+            connected_at: peer.conn.opened_at(),
+        });
+        peers.collect()
+    }
+
+    fn apply(&mut self, changes: &Changes) {
+        let choke = changes.choke.iter().map(|conn| (*conn, true));
+        let unchoke = changes.unchoke.iter().map(|conn| (*conn, false));
+        for (conn, choking) in choke.chain(unchoke) {
+            let Some(peer) = self.peers.get_mut(&conn) else { continue };
+            peer.conn.set_choking(choking);
+            self.mark(conn);
+        }
+    }
+}
+
+fn slice(span: &Bytes, begin: u32, len: u32) -> Option<Bytes> {
+    let begin = usize::try_from(begin).ok()?;
+    let end = begin.checked_add(usize::try_from(len).ok()?)?;
+    (end <= span.len()).then(|| span.slice(begin..end))
+}
