@@ -59,9 +59,18 @@ pub fn is_private(ip: IpAddr) -> bool {
 }
 
 /// May `informant` be believed when it names `addr`? It must be sendable, and a private address
-/// only means something to somebody who lives in such a range.
+/// only means something to somebody who lives in such a range; a link-local one only on that link.
 pub fn is_believable(addr: &SocketAddr, informant: IpAddr) -> bool {
-    is_sendable(addr) && (!is_private(addr.ip()) || is_private(informant))
+    is_sendable(addr)
+        && (!is_private(addr.ip()) || is_private(informant))
+        && (!is_link_local(addr.ip()) || is_link_local(informant))
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
 }
 
 /// The network that one operator can fill with addresses at no cost: /24 or /64.
@@ -120,6 +129,8 @@ mod tests {
         assert!(is_believable(&inside, at("192.168.1.1:1").ip()));
         assert!(!is_believable(&inside, outside.ip()));
         assert!(is_believable(&outside, inside.ip()));
+        assert!(!is_believable(&at("169.254.1.1:1"), inside.ip()));
+        assert!(is_believable(&at("169.254.1.1:1"), at("169.254.1.2:1").ip()));
     }
 
     #[test]

@@ -1,8 +1,29 @@
 //! L2 core: one Mainline DHT node (BEP 5) of one address family. Sans-IO: datagrams, timeouts and
 //! commands go in, [`Output`]s come out.
 
+mod bucket;
 mod config;
 mod event;
+mod lookup;
+mod lookups;
+mod maintenance;
+mod node;
+mod peer_store;
+mod queries;
+mod rtt;
+mod security;
+mod server;
+mod stats;
+mod table;
+mod tokens;
+mod unreachable;
+mod vote;
+
+#[cfg(test)]
+mod tests;
 
 pub use config::Config;
 pub use event::{Event, LookupId, LookupKind, LookupReport, Output, PingId, SavedContact};
+pub use node::{LookupProgress, Node};
+pub use security::{is_valid_id, make_id};
+pub use stats::{ByMethod, Dropped, Stats};

@@ -1,1 +1,528 @@
-//! (under construction)
+//! KRPC, the messages of the DHT (BEP 5, 32, 42, 43): a borrowed decoder and encoders that append
+//! to a buffer. Neither allocates.
+//!
+//! Strict in what we send; tolerant of the order of keys, odd transaction ids, a missing `v`, a
+//! missing `implied_port` and unknown methods. Bytes that are no message are an error and deserve
+//! silence; a query whose arguments are wrong keeps its transaction id, because BEP 5 wants error
+//! 203 for it. Does not judge addresses, tokens or ids: that is the node's work.
+
+use std::net::SocketAddr;
+
+use crate::base::addr::Family;
+use crate::base::{InfoHash, Key, NodeId};
+use crate::wire::bencode::{self, BencodeError, Dict, Limits, List, Value, Writer};
+use crate::wire::compact;
+
+/// A transaction id is echoed up to this length. Real ones have 2 to 8 bytes; beyond 32 a query
+/// would choose the size of our answer.
+pub const TRANSACTION_ID_MAX: usize = 32;
+
+/// What we call ourselves in `v`.
+pub const VERSION: &[u8; 4] = b"TL\x00\x01";
+
+/// One message, borrowed from a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// `t`: 1 to 32 bytes that the answer echoes.
+    pub tid: &'a [u8],
+    /// What it says.
+    pub body: Body<'a>,
+    /// `v`: the sender's program, if it says.
+    pub version: Option<&'a [u8]>,
+    /// `ip` (BEP 42): the address at which the sender sees us.
+    pub seen_at: Option<SocketAddr>,
+    /// `ro` (BEP 43): the sender answers no queries. Anything but a zero counts.
+    pub read_only: bool,
+}
+
+/// The kinds of message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body<'a> {
+    /// `y` = `q`, with good arguments.
+    Query(Query<'a>),
+    /// `y` = `q`, but the arguments break BEP 5: error 203 is the answer.
+    BadQuery(Fault),
+    /// `y` = `r`.
+    Reply(Reply<'a>),
+    /// `y` = `e`.
+    Error(ErrorReply<'a>),
+}
+
+/// A query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Query<'a> {
+    /// The sender.
+    pub id: NodeId,
+    /// What it asks.
+    pub method: Method<'a>,
+    /// `want` (BEP 32): the families of the nodes it asks for, if it says.
+    pub want: Option<Want>,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method<'a> {
+    /// Are you there?
+    Ping,
+    /// The contacts closest to a key.
+    FindNode {
+        /// The key.
+        target: Key,
+    },
+    /// The peers of a torrent, or else the closest contacts.
+    GetPeers {
+        /// The torrent.
+        info_hash: InfoHash,
+    },
+    /// Store the sender as a peer of a torrent.
+    AnnouncePeer {
+        /// The torrent.
+        info_hash: InfoHash,
+        /// Where the peer listens; zero only if `implied_port`.
+        port: u16,
+        /// Take the source port of the datagram instead.
+        implied_port: bool,
+        /// What an earlier `get_peers` was answered with.
+        token: &'a [u8],
+    },
+    /// Something that we do not know.
+    Unknown {
+        /// What it is called.
+        name: &'a [u8],
+        /// Its `target` or `info_hash`, if there is one.
+        target: Option<Key>,
+        /// It carries a token, so it wants something stored.
+        writes: bool,
+    },
+}
+
+/// Families of nodes (BEP 32).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Want {
+    /// `n4`
+    pub v4: bool,
+    /// `n6`
+    pub v6: bool,
+}
+
+impl Want {
+    /// True if contacts of `family` are wanted.
+    pub fn has(self, family: Family) -> bool {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+}
+
+/// An answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reply<'a> {
+    /// The sender.
+    pub id: NodeId,
+    /// `nodes`, compact; see [`Reply::contacts`].
+    pub nodes: &'a [u8],
+    /// `nodes6`, compact.
+    pub nodes6: &'a [u8],
+    /// What an announce has to show.
+    pub token: Option<&'a [u8]>,
+    values: Option<List<'a>>,
+}
+
+impl<'a> Reply<'a> {
+    /// The contacts of one family, as many as came.
+    pub fn contacts(&self, family: Family) -> impl Iterator<Item = (NodeId, SocketAddr)> + 'a {
+        let bytes = match family {
+            Family::V4 => self.nodes,
+            Family::V6 => self.nodes6,
+        };
+        compact::nodes(bytes, family)
+    }
+
+    /// The peers of both families; entries of other lengths and types are passed over.
+    pub fn peers(&self) -> impl Iterator<Item = SocketAddr> + 'a {
+        let list = self.values;
+        list.into_iter().flat_map(List::iter).filter_map(|v| compact::peer(v.bytes()?))
+    }
+
+    /// True if there is a list of peers at all.
+    pub fn has_values(&self) -> bool {
+        self.values.is_some()
+    }
+}
+
+/// `e`: a code and a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ErrorReply<'a> {
+    /// 201 generic, 202 server, 203 protocol, 204 method unknown; zero if it does not say.
+    pub code: i64,
+    /// In words.
+    pub text: &'a [u8],
+}
+
+/// Why a datagram is no message. Nobody is told: silence is the answer to junk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KrpcError {
+    /// Not bencode that we take.
+    #[error("not bencode: {0}")]
+    Bencode(#[from] BencodeError),
+    /// Bencode, but not a dictionary.
+    #[error("not a dictionary")]
+    NotADictionary,
+    /// `t` is missing, empty, too long or not a string.
+    #[error("no usable transaction id")]
+    TransactionId,
+    /// `y` is not one of `q`, `r`, `e`.
+    #[error("unknown kind of message")]
+    Kind,
+    /// `y` = `r` without a sender's id of 20 bytes.
+    #[error("an answer without a node id")]
+    ReplyId,
+}
+
+/// Why the arguments of a query are wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// `q` is missing or not a string.
+    #[error("no method name")]
+    NoMethod,
+    /// `a` is missing or not a dictionary.
+    #[error("no arguments")]
+    NoArguments,
+    /// `id` is not 20 bytes.
+    #[error("invalid id")]
+    Id,
+    /// `target` is not 20 bytes.
+    #[error("invalid target")]
+    Target,
+    /// `info_hash` is not 20 bytes.
+    #[error("invalid info_hash")]
+    InfoHash,
+    /// `port` is no port, and not implied.
+    #[error("invalid port")]
+    Port,
+    /// `token` is missing or not a string.
+    #[error("invalid token")]
+    Token,
+}
+
+impl<'a> Message<'a> {
+    /// Reads one datagram. Bytes after the message are refused.
+    pub fn decode(datagram: &'a [u8]) -> Result<Message<'a>, KrpcError> {
+        let top = bencode::parse(datagram, Limits::MESSAGE)?;
+        let top = top.dict().ok_or(KrpcError::NotADictionary)?;
+        let [mut t, mut y, mut q, mut a, mut r, mut e, mut v, mut ip, mut ro] = [None; 9];
+        for (key, value) in top.iter() {
+            let slot = match key {
+                b"t" => &mut t,
+                b"y" => &mut y,
+                b"q" => &mut q,
+                b"a" => &mut a,
+                b"r" => &mut r,
+                b"e" => &mut e,
+                b"v" => &mut v,
+                b"ip" => &mut ip,
+                b"ro" => &mut ro,
+                _ => continue,
+            };
+            slot.get_or_insert(value);
+        }
+        let tid = t.and_then(Value::bytes).ok_or(KrpcError::TransactionId)?;
+        if tid.is_empty() || tid.len() > TRANSACTION_ID_MAX {
+            return Err(KrpcError::TransactionId);
+        }
+        let body = match y.and_then(Value::bytes) {
+            Some(b"q") => match decode_query(q, a) {
+                Ok(query) => Body::Query(query),
+                Err(fault) => Body::BadQuery(fault),
+            },
+            Some(b"r") => Body::Reply(decode_reply(r).ok_or(KrpcError::ReplyId)?),
+            Some(b"e") => Body::Error(decode_error(e)),
+            _ => return Err(KrpcError::Kind),
+        };
+        Ok(Message {
+            tid,
+            body,
+            version: v.and_then(Value::bytes),
+            seen_at: ip.and_then(Value::bytes).and_then(decode_ip),
+            read_only: ro.is_some_and(|ro| ro.int() != Some(0)),
+        })
+    }
+}
+
+fn decode_query<'a>(q: Option<Value<'a>>, a: Option<Value<'a>>) -> Result<Query<'a>, Fault> {
+    let name = q.and_then(Value::bytes).ok_or(Fault::NoMethod)?;
+    let args = Args::read(a.and_then(Value::dict).ok_or(Fault::NoArguments)?);
+    let id = args.id.and_then(Value::bytes).and_then(NodeId::from_slice).ok_or(Fault::Id)?;
+    let target = args.target.and_then(Value::bytes).and_then(to_key);
+    let info_hash = args.info_hash.and_then(Value::bytes).and_then(InfoHash::from_slice);
+    let method = match name {
+        b"ping" => Method::Ping,
+        b"find_node" => Method::FindNode { target: target.ok_or(Fault::Target)? },
+        b"get_peers" => Method::GetPeers { info_hash: info_hash.ok_or(Fault::InfoHash)? },
+        b"announce_peer" => {
+            let info_hash = info_hash.ok_or(Fault::InfoHash)?;
+            let implied_port =
+                args.implied_port.and_then(Value::int).is_some_and(|implied| implied != 0);
+            let port = args.port.and_then(Value::int).and_then(|p| u16::try_from(p).ok());
+            let port = match port {
+                Some(port) if port != 0 => port,
+                _ if implied_port => 0,
+                _ => return Err(Fault::Port),
+            };
+            let token = args.token.and_then(Value::bytes).ok_or(Fault::Token)?;
+            Method::AnnouncePeer { info_hash, port, implied_port, token }
+        }
+        name => Method::Unknown {
+            name,
+            target: target.or(info_hash.map(InfoHash::key)),
+            writes: args.token.is_some(),
+        },
+    };
+    let want = args.want.and_then(Value::list).map(|list| {
+        list.iter().filter_map(Value::bytes).fold(Want::default(), |want, family| Want {
+            v4: want.v4 || family == b"n4",
+            v6: want.v6 || family == b"n6",
+        })
+    });
+    Ok(Query { id, method, want })
+}
+
+#[derive(Default)]
+struct Args<'a> {
+    id: Option<Value<'a>>,
+    target: Option<Value<'a>>,
+    info_hash: Option<Value<'a>>,
+    implied_port: Option<Value<'a>>,
+    port: Option<Value<'a>>,
+    token: Option<Value<'a>>,
+    want: Option<Value<'a>>,
+}
+
+impl<'a> Args<'a> {
+    fn read(dict: Dict<'a>) -> Args<'a> {
+        let mut args = Args::default();
+        for (key, value) in dict.iter() {
+            let slot = match key {
+                b"id" => &mut args.id,
+                b"target" => &mut args.target,
+                b"info_hash" => &mut args.info_hash,
+                b"implied_port" => &mut args.implied_port,
+                b"port" => &mut args.port,
+                b"token" => &mut args.token,
+                b"want" => &mut args.want,
+                _ => continue,
+            };
+            slot.get_or_insert(value);
+        }
+        args
+    }
+}
+
+fn decode_reply<'a>(r: Option<Value<'a>>) -> Option<Reply<'a>> {
+    let [mut id, mut nodes, mut nodes6, mut token, mut values] = [None; 5];
+    for (key, value) in r?.dict()?.iter() {
+        let slot = match key {
+            b"id" => &mut id,
+            b"nodes" => &mut nodes,
+            b"nodes6" => &mut nodes6,
+            b"token" => &mut token,
+            b"values" => &mut values,
+            _ => continue,
+        };
+        slot.get_or_insert(value);
+    }
+    let string = |value: Option<Value<'a>>| value.and_then(Value::bytes);
+    Some(Reply {
+        id: NodeId::from_slice(string(id)?)?,
+        nodes: string(nodes).unwrap_or_default(),
+        nodes6: string(nodes6).unwrap_or_default(),
+        token: string(token),
+        values: values.and_then(Value::list),
+    })
+}
+
+// Some senders put a bare string or nothing there; the kind of message is clear all the same.
+fn decode_error(e: Option<Value<'_>>) -> ErrorReply<'_> {
+    let mut parts = e.and_then(Value::list).into_iter().flat_map(List::iter);
+    let code = parts.next().and_then(Value::int).unwrap_or_default();
+    let text = parts.next().and_then(Value::bytes).unwrap_or_default();
+    ErrorReply { code, text }
+}
+
+// BEP 42 wants address and port; its first drafts had the address alone.
+fn decode_ip(bytes: &[u8]) -> Option<SocketAddr> {
+    compact::peer(bytes).or_else(|| Some(SocketAddr::new(compact::ip_addr(bytes)?, 0)))
+}
+
+fn to_key(bytes: &[u8]) -> Option<Key> {
+    bytes.try_into().ok().map(Key::new)
+}
+
+/// What stands around the arguments of a query that we send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueryHead<'a> {
+    /// `t`
+    pub tid: &'a [u8],
+    /// Us.
+    pub id: NodeId,
+    /// Say `ro` (BEP 43).
+    pub read_only: bool,
+}
+
+/// Appends a query. [`Method::Unknown`] is written with its name and target, for tests and probes.
+pub fn encode_query(out: &mut Vec<u8>, head: QueryHead<'_>, method: &Method<'_>) {
+    let mut w = Writer::new(out);
+    w.dict().bytes(b"a").dict().bytes(b"id").bytes(head.id.as_bytes());
+    let name: &[u8] = match *method {
+        Method::Ping => b"ping",
+        Method::FindNode { target } => {
+            w.bytes(b"target").bytes(target.as_bytes());
+            b"find_node"
+        }
+        Method::GetPeers { info_hash } => {
+            w.bytes(b"info_hash").bytes(info_hash.as_bytes());
+            b"get_peers"
+        }
+        Method::AnnouncePeer { info_hash, port, implied_port, token } => {
+            // Always present: a deployed node drops announces without the key.
+            w.bytes(b"implied_port").int(i64::from(implied_port));
+            w.bytes(b"info_hash").bytes(info_hash.as_bytes());
+            w.bytes(b"port").int(i64::from(port));
+            w.bytes(b"token").bytes(token);
+            b"announce_peer"
+        }
+        Method::Unknown { name, target, writes } => {
+            if let Some(target) = target {
+                w.bytes(b"target").bytes(target.as_bytes());
+            }
+            if writes {
+                w.bytes(b"token").bytes(b"");
+            }
+            name
+        }
+    };
+    w.end().bytes(b"q").bytes(name);
+    if head.read_only {
+        w.bytes(b"ro").int(1);
+    }
+    w.bytes(b"t").bytes(head.tid).bytes(b"v").bytes(VERSION).bytes(b"y").bytes(b"q").end();
+}
+
+/// An answer that we send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer<'a> {
+    /// The query's `t`.
+    pub tid: &'a [u8],
+    /// Who asked: told to it as `ip` (BEP 42).
+    pub to: SocketAddr,
+    /// Us.
+    pub id: NodeId,
+    /// The closest contacts, all of one family; `None` for no such key.
+    pub nodes: Option<&'a [(NodeId, SocketAddr)]>,
+    /// What an announce has to show.
+    pub token: Option<&'a [u8]>,
+    /// Peers, of which as many are written as fit; no key if there is none.
+    pub values: &'a [SocketAddr],
+}
+
+/// Appends an answer of at most `len_max` bytes. Peers that do not fit are left out.
+pub fn encode_answer(out: &mut Vec<u8>, answer: &Answer<'_>, len_max: usize) {
+    let start = out.len();
+    let mut w = Writer::new(out);
+    w.dict().bytes(b"ip").bytes_len(compact::peer_len(Family::of(&answer.to)));
+    compact::put_peer(out, answer.to);
+    let mut w = Writer::new(out);
+    w.bytes(b"r").dict().bytes(b"id").bytes(answer.id.as_bytes());
+    if let Some(nodes) = answer.nodes {
+        encode_nodes(out, nodes, Family::of(&answer.to));
+    }
+    let mut w = Writer::new(out);
+    if let Some(token) = answer.token {
+        w.bytes(b"token").bytes(token);
+    }
+    let tail = ANSWER_TAIL_LEN + answer.tid.len();
+    encode_values(out, answer.values, (start + len_max).saturating_sub(tail));
+    let mut w = Writer::new(out);
+    w.end().bytes(b"t").bytes(answer.tid).bytes(b"v").bytes(VERSION).bytes(b"y").bytes(b"r").end();
+}
+
+// The family of the key is that of the contacts; of an empty list, that of the one who asked.
+fn encode_nodes(out: &mut Vec<u8>, nodes: &[(NodeId, SocketAddr)], asked: Family) {
+    let family = nodes.first().map_or(asked, |(_, addr)| Family::of(addr));
+    let mut w = Writer::new(out);
+    match family {
+        Family::V4 => w.bytes(b"nodes"),
+        Family::V6 => w.bytes(b"nodes6"),
+    };
+    w.bytes_len(nodes.len() * compact::node_len(family));
+    for (id, addr) in nodes {
+        debug_assert_eq!(Family::of(addr), family, "one family a list");
+        compact::put_node(out, *id, *addr);
+    }
+}
+
+fn encode_values(out: &mut Vec<u8>, values: &[SocketAddr], end_max: usize) {
+    let item = |addr: &SocketAddr| match Family::of(addr) {
+        Family::V4 => b"6:".len() + compact::PEER_V4_LEN,
+        Family::V6 => b"18:".len() + compact::PEER_V6_LEN,
+    };
+    let mut room = end_max.saturating_sub(out.len() + b"6:valuesle".len());
+    let fitting = values
+        .iter()
+        .take_while(|addr| match room.checked_sub(item(addr)) {
+            Some(left) => {
+                room = left;
+                true
+            }
+            None => false,
+        })
+        .count();
+    if fitting == 0 {
+        return;
+    }
+    Writer::new(out).bytes(b"values").list();
+    for addr in values.iter().take(fitting) {
+        Writer::new(out).bytes_len(compact::peer_len(Family::of(addr)));
+        compact::put_peer(out, *addr);
+    }
+    Writer::new(out).end();
+}
+
+// `e1:t32:` (without the id itself), `1:v4:TLxx`, `1:y1:re`.
+const ANSWER_TAIL_LEN: usize = 7 + 9 + 7;
+
+/// The error codes of BEP 5.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorCode {
+    /// 201
+    Generic,
+    /// 202
+    Server,
+    /// 203: malformed, invalid arguments or a bad token.
+    Protocol,
+    /// 204
+    MethodUnknown,
+}
+
+impl ErrorCode {
+    /// The number on the wire.
+    pub fn number(self) -> i64 {
+        match self {
+            ErrorCode::Generic => 201,
+            ErrorCode::Server => 202,
+            ErrorCode::Protocol => 203,
+            ErrorCode::MethodUnknown => 204,
+        }
+    }
+}
+
+/// Appends an error.
+pub fn encode_error(out: &mut Vec<u8>, tid: &[u8], code: ErrorCode, text: &str) {
+    let mut w = Writer::new(out);
+    w.dict().bytes(b"e").list().int(code.number()).bytes(text.as_bytes()).end();
+    w.bytes(b"t").bytes(tid).bytes(b"v").bytes(VERSION).bytes(b"y").bytes(b"e").end();
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,570 @@
+//! One iterative lookup (BEP 5): ask the closest known nodes for closer ones until the eight closest
+//! that are alive have answered. Pure: says whom to ask and takes what came; sends nothing.
+//!
+//! Up to five queries are under way, counted from the closest outwards, so a newly heard closer
+//! node is asked at once. A stalled query gives up its place, yet its answer still counts. The end
+//! is definite: it waits for nobody who is overdue, and everything in it is bounded.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::bucket::K;
+use super::event::{LookupKind, LookupReport};
+use super::security::is_valid_id;
+use crate::base::addr::{is_private, network};
+use crate::base::{Distance, Instant, Key, NodeId};
+use crate::wire::krpc::Method;
+
+/// What the lookup wants next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Ask this node; it counts as asked.
+    Ask { to: SocketAddr, expect: Option<NodeId> },
+    /// Announce to this node.
+    Announce { to: SocketAddr, id: NodeId, token: Token },
+    /// Nobody is left to ask and nobody has answered: give it more to start from.
+    Starved,
+    /// Nothing before something comes.
+    Wait,
+    /// It is over.
+    Done,
+}
+
+/// A write token as it came, of a bounded length.
+pub(super) type Token = Box<[u8]>;
+
+/// One lookup under way.
+#[derive(Debug)]
+pub(super) struct Lookup {
+    pub kind: LookupKind,
+    pub target: Key,
+    /// For the table's sake; the host hears nothing of it.
+    pub own_account: bool,
+    /// What to announce; `None` for the port our datagrams come from.
+    pub port: Option<u16>,
+    started: Instant,
+    // Sorted, closest first; no two with the same id or endpoint.
+    candidates: Vec<Candidate>,
+    // Nodes of which only the address is known: bootstrap nodes and hints.
+    seeds: Vec<Seed>,
+    informants: Vec<Informant>,
+    peers: BTreeSet<SocketAddr>,
+    asked: usize,
+    answered: usize,
+    in_flight: usize,
+    starts: usize,
+    announces: Option<Vec<Announce>>,
+    announced: usize,
+    hurried: bool,
+}
+
+#[derive(Debug)]
+struct Candidate {
+    distance: Distance,
+    id: NodeId,
+    addr: SocketAddr,
+    state: State,
+    // Its id follows from its address (BEP 42), or it is exempt.
+    valid_id: bool,
+    // Who named it; `None` for our own table.
+    informant: Option<usize>,
+    token: Option<Token>,
+}
+
+#[derive(Debug)]
+struct Seed {
+    addr: SocketAddr,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Untried,
+    Asked,
+    Stalled,
+    Overdue,
+    Answered,
+    Dead,
+}
+
+// What became of the nodes that one node named.
+#[derive(Debug, Default, Clone, Copy)]
+struct Informant {
+    alive: u32,
+    dead: u32,
+}
+
+#[derive(Debug)]
+struct Announce {
+    id: NodeId,
+    addr: SocketAddr,
+    token: Token,
+    tries: usize,
+    waiting: usize,
+    retry: bool,
+}
+
+impl Lookup {
+    pub fn new(now: Instant, kind: LookupKind, target: Key, own_account: bool) -> Self {
+        Self {
+            kind,
+            target,
+            own_account,
+            port: None,
+            started: now,
+            candidates: Vec::new(),
+            seeds: Vec::new(),
+            informants: Vec::new(),
+            peers: BTreeSet::new(),
+            asked: 0,
+            answered: 0,
+            in_flight: 0,
+            starts: 0,
+            announces: None,
+            announced: 0,
+            hurried: false,
+        }
+    }
+
+    /// The query that it asks.
+    pub fn method(&self) -> Method<'static> {
+        match self.kind {
+            LookupKind::FindNode => Method::FindNode { target: self.target },
+            LookupKind::GetPeers(info_hash) | LookupKind::Announce(info_hash) => {
+                Method::GetPeers { info_hash }
+            }
+        }
+    }
+
+    /// Asked, answered and peers so far.
+    pub fn progress(&self) -> (usize, usize, usize) {
+        (self.asked, self.answered, self.peers.len())
+    }
+
+    /// When it ends whatever happens.
+    pub fn expires_at(&self) -> Instant {
+        let waits = self.asked == 0;
+        self.started + if waits { START_WAIT_MAX } else { LOOKUP_TIME_MAX }
+    }
+
+    /// True if it had to start again: those we know best do not answer.
+    pub fn has_failed(&self) -> bool {
+        self.starts > 0
+    }
+
+    /// True while it could use more nodes to start from.
+    pub fn is_hungry(&self) -> bool {
+        self.announces.is_none() && self.answered < K
+    }
+
+    /// An address worth asking whose id is unknown.
+    pub fn add_seed(&mut self, addr: SocketAddr) {
+        let known = self.seeds.iter().any(|s| s.addr == addr)
+            || self.candidates.iter().any(|c| c.addr == addr);
+        if !known && self.seeds.len() < SEEDS_MAX {
+            self.seeds.push(Seed { addr, state: State::Untried });
+        }
+    }
+
+    /// A node of our own that is worth asking.
+    pub fn add_contact(&mut self, id: NodeId, addr: SocketAddr) {
+        self.add(id, addr, None);
+    }
+
+    fn add(&mut self, id: NodeId, addr: SocketAddr, informant: Option<usize>) -> Option<usize> {
+        if self.seeds.iter().any(|s| s.addr == addr) {
+            return None;
+        }
+        let valid_id = is_valid_id(id, addr.ip());
+        let rival = self.candidates.iter().position(|c| {
+            c.id == id || c.addr == addr || (!is_private(addr.ip()) && same_network(c.addr, addr))
+        });
+        if let Some(at) = rival {
+            // One from each network. Who cannot choose his id has the better claim to the place.
+            let rival = &self.candidates[at];
+            let yields = rival.state == State::Untried && valid_id && !rival.valid_id;
+            if !yields {
+                return None;
+            }
+            self.candidates.remove(at);
+        }
+        let distance = self.target.distance(id.key());
+        let at = self.candidates.partition_point(|c| c.distance < distance);
+        if self.candidates.len() >= CANDIDATES_MAX {
+            // The farthest that was never asked goes; if all were asked, the newcomer.
+            let spare = self.candidates.iter().rposition(|c| c.state == State::Untried)?;
+            if spare < at {
+                return None;
+            }
+            self.candidates.remove(spare);
+        }
+        let state = State::Untried;
+        let candidate = Candidate { distance, id, addr, state, valid_id, informant, token: None };
+        self.candidates.insert(at, candidate);
+        Some(at)
+    }
+
+    /// What to do now.
+    pub fn next(&mut self) -> Next {
+        if self.announces.is_some() {
+            return self.next_announce();
+        }
+        if self.hurried {
+            return self.search_ended();
+        }
+        if self.candidates.is_empty() && self.seeds.is_empty() {
+            return Next::Wait;
+        }
+        let may_ask = self.asked < QUERIES_PER_LOOKUP_MAX
+            && self.in_flight < IN_FLIGHT_MIN + 3 * self.answered;
+        if may_ask && let Some(seed) = self.seeds.iter_mut().find(|s| s.state == State::Untried) {
+            seed.state = State::Asked;
+            self.asked += 1;
+            self.in_flight += 1;
+            return Next::Ask { to: seed.addr, expect: None };
+        }
+        // At first those whose informant is not known to name dead nodes; the others only if
+        // nothing else is left.
+        for trusting in [false, true] {
+            let walk = self.walk(trusting);
+            if let Some(at) = walk.ask {
+                if !may_ask {
+                    let over = self.asked >= QUERIES_PER_LOOKUP_MAX && !walk.blocked;
+                    return if over { self.search_ended() } else { Next::Wait };
+                }
+                let candidate = &mut self.candidates[at];
+                candidate.state = State::Asked;
+                self.asked += 1;
+                self.in_flight += 1;
+                return Next::Ask { to: candidate.addr, expect: Some(candidate.id) };
+            }
+            if walk.blocked {
+                return Next::Wait;
+            }
+            if walk.enough {
+                return self.search_ended();
+            }
+        }
+        if self.seeds.iter().any(|s| matches!(s.state, State::Asked | State::Stalled)) {
+            return Next::Wait;
+        }
+        if self.answered == 0 && self.starts < STARTS_MAX {
+            self.starts += 1;
+            return Next::Starved;
+        }
+        self.search_ended()
+    }
+
+    // From the closest outwards, until eight are alive or five are being waited for.
+    fn walk(&self, trusting: bool) -> Walk {
+        let demand_valid = self.demands_valid_ids();
+        let (mut alive, mut waiting) = (0, 0);
+        let mut walk = Walk::default();
+        for (at, candidate) in self.candidates.iter().enumerate() {
+            match candidate.state {
+                State::Answered => {
+                    if candidate.valid_id || !demand_valid {
+                        alive += 1;
+                    }
+                    if alive == K {
+                        walk.enough = true;
+                        return walk;
+                    }
+                }
+                State::Untried => {
+                    if trusting || !self.is_distrusted(candidate) {
+                        walk.ask = Some(at);
+                        return walk;
+                    }
+                }
+                State::Asked => {
+                    walk.blocked = true;
+                    waiting += 1;
+                    if waiting == ALPHA {
+                        return walk;
+                    }
+                }
+                State::Stalled => walk.blocked = true,
+                State::Overdue | State::Dead => {}
+            }
+        }
+        walk
+    }
+
+    // BEP 42: nodes whose id does not follow from their address do not count towards the end, where
+    // most nodes' ids do. In a network that does not know the rule nobody would count.
+    fn demands_valid_ids(&self) -> bool {
+        let answered = || self.candidates.iter().filter(|c| c.state == State::Answered);
+        let valid = answered().filter(|c| c.valid_id && !is_private(c.addr.ip())).count();
+        valid >= K / 2 && valid * 4 >= answered().count()
+    }
+
+    fn is_distrusted(&self, candidate: &Candidate) -> bool {
+        let informant = candidate.informant.and_then(|at| self.informants.get(at));
+        informant.is_some_and(|i| i.dead >= DEAD_NAMED_MAX && i.dead > 2 * i.alive)
+    }
+
+    /// The query could not be sent now: it will be asked again.
+    pub fn on_refused(&mut self, to: &SocketAddr, for_ever: bool) {
+        let state = if for_ever { State::Dead } else { State::Untried };
+        self.asked -= 1;
+        self.in_flight -= 1;
+        self.set_state(to, state);
+    }
+
+    /// `from`, known as `expect`, answered as `id`. Contacts are offered by `on_contacts`.
+    pub fn on_reply(
+        &mut self,
+        from: &SocketAddr,
+        id: NodeId,
+        token: Option<&[u8]>,
+    ) -> Option<usize> {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.answered += 1;
+        let token = token.filter(|t| t.len() <= TOKEN_LEN_MAX).map(Box::from);
+        self.seeds.retain(|s| s.addr != *from);
+        let mut at = self.candidates.iter().position(|c| c.addr == *from);
+        if let Some(known) = at
+            && self.candidates[known].id != id
+        {
+            // Whoever named it lied, or it changed: it counts as what it says it is.
+            self.note_named(known, false);
+            self.candidates.remove(known);
+            at = None;
+        }
+        let at = at.or_else(|| self.add(id, *from, None));
+        self.informants.push(Informant::default());
+        let informant = self.informants.len() - 1;
+        if let Some(at) = at {
+            if self.candidates[at].state != State::Answered {
+                self.note_named(at, true);
+            }
+            self.candidates[at].state = State::Answered;
+            self.candidates[at].token = token;
+        }
+        Some(informant).filter(|_| self.informants.len() <= 2 * QUERIES_PER_LOOKUP_MAX)
+    }
+
+    /// The contacts that an answer named.
+    pub fn on_contacts(
+        &mut self,
+        informant: Option<usize>,
+        contacts: impl Iterator<Item = (NodeId, SocketAddr)>,
+    ) {
+        if self.announces.is_some() {
+            return;
+        }
+        let mut named: Vec<_> = contacts
+            .take(CONTACTS_READ_MAX)
+            .map(|(id, addr)| (self.target.distance(id.key()), id, addr))
+            .collect();
+        named.sort_unstable();
+        for (_, id, addr) in named.into_iter().take(CONTACTS_USED_MAX) {
+            self.add(id, addr, informant);
+        }
+    }
+
+    /// The peers among `peers` that are new.
+    pub fn on_peers(&mut self, peers: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+        let room = PEERS_PER_LOOKUP_MAX - self.peers.len();
+        peers.filter(|peer| self.peers.insert(*peer)).take(room).collect()
+    }
+
+    /// The query to `to` has stalled: another may take its place.
+    pub fn on_stalled(&mut self, to: &SocketAddr) {
+        self.pass(to, State::Asked, State::Stalled);
+    }
+
+    /// Nobody waits for `to` any more.
+    pub fn on_overdue(&mut self, to: &SocketAddr) {
+        self.pass(to, State::Stalled, State::Overdue);
+        let at = self.candidates.iter().position(|c| c.addr == *to && c.state == State::Overdue);
+        if let Some(at) = at {
+            self.note_named(at, false);
+        }
+    }
+
+    /// `to` will not answer, or answered with an error.
+    pub fn on_dead(&mut self, to: &SocketAddr) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        for state in [State::Asked, State::Stalled, State::Overdue] {
+            self.pass(to, state, State::Dead);
+        }
+    }
+
+    fn pass(&mut self, addr: &SocketAddr, from: State, to: State) {
+        let candidates = self.candidates.iter_mut().map(|c| (c.addr, &mut c.state));
+        let seeds = self.seeds.iter_mut().map(|s| (s.addr, &mut s.state));
+        for (_, state) in candidates.chain(seeds).filter(|(a, s)| a == addr && **s == from) {
+            *state = to;
+        }
+    }
+
+    fn set_state(&mut self, addr: &SocketAddr, to: State) {
+        self.pass(addr, State::Asked, to);
+    }
+
+    fn note_named(&mut self, at: usize, alive: bool) {
+        let informant = self.candidates[at].informant.and_then(|i| self.informants.get_mut(i));
+        if let Some(informant) = informant {
+            if alive {
+                informant.alive += 1;
+            } else {
+                informant.dead += 1;
+            }
+        }
+    }
+
+    /// It is starved: whoever we started from may be asked once more.
+    pub fn start_again(&mut self) {
+        let own = self.candidates.iter_mut().filter(|c| c.informant.is_none());
+        let states = own.map(|c| &mut c.state).chain(self.seeds.iter_mut().map(|s| &mut s.state));
+        for state in states.filter(|s| matches!(**s, State::Overdue | State::Dead)) {
+            *state = State::Untried;
+        }
+    }
+
+    /// Its time is over. False if there is nothing left to do; else it announces to those that
+    /// answered, and a little more time is needed.
+    pub fn hurry(&mut self) -> bool {
+        let announces = matches!(self.kind, LookupKind::Announce(_)) && self.answered > 0;
+        announces && !std::mem::replace(&mut self.hurried, true)
+    }
+
+    fn search_ended(&mut self) -> Next {
+        if !matches!(self.kind, LookupKind::Announce(_)) {
+            return Next::Done;
+        }
+        let demand_valid = self.demands_valid_ids();
+        let mut counted = 0;
+        let mut announces = Vec::new();
+        for candidate in self.candidates.iter_mut().filter(|c| c.state == State::Answered) {
+            if counted == K || announces.len() == ANNOUNCES_MAX {
+                break;
+            }
+            if candidate.valid_id || !demand_valid {
+                counted += 1;
+            }
+            if let Some(token) = candidate.token.take() {
+                let (id, addr) = (candidate.id, candidate.addr);
+                announces.push(Announce { id, addr, token, tries: 0, waiting: 0, retry: true });
+            }
+        }
+        self.announces = Some(announces);
+        self.next_announce()
+    }
+
+    fn next_announce(&mut self) -> Next {
+        let Some(announces) = &mut self.announces else { return Next::Wait };
+        if let Some(announce) = announces.iter_mut().find(|a| a.retry) {
+            announce.retry = false;
+            announce.tries += 1;
+            announce.waiting += 1;
+            let (to, id, token) = (announce.addr, announce.id, announce.token.clone());
+            return Next::Announce { to, id, token };
+        }
+        if announces.is_empty() { Next::Done } else { Next::Wait }
+    }
+
+    /// The announce could not be sent.
+    pub fn on_announce_refused(&mut self, to: &SocketAddr, for_ever: bool) {
+        let Some(announces) = &mut self.announces else { return };
+        if for_ever {
+            announces.retain(|a| a.addr != *to);
+        } else if let Some(announce) = announces.iter_mut().find(|a| a.addr == *to) {
+            announce.tries -= 1;
+            announce.waiting -= 1;
+            announce.retry = true;
+        }
+    }
+
+    /// `from` took our announce, or refused it.
+    pub fn on_announce_answered(&mut self, from: &SocketAddr, accepted: bool) {
+        let Some(announces) = &mut self.announces else { return };
+        let before = announces.len();
+        announces.retain(|a| a.addr != *from);
+        if accepted && announces.len() < before {
+            self.announced += 1;
+        }
+    }
+
+    /// The announce to `to` may be lost: it is sent once more.
+    pub fn on_announce_stalled(&mut self, to: &SocketAddr) {
+        let announces = self.announces.iter_mut().flatten();
+        for announce in announces.filter(|a| a.addr == *to && a.tries < ANNOUNCE_TRIES_MAX) {
+            announce.retry = true;
+        }
+    }
+
+    /// Nobody waits for that answer any more.
+    pub fn on_announce_overdue(&mut self, to: &SocketAddr) {
+        let Some(announces) = &mut self.announces else { return };
+        for announce in announces.iter_mut().filter(|a| a.addr == *to) {
+            announce.waiting = announce.waiting.saturating_sub(1);
+        }
+        announces.retain(|a| a.addr != *to || a.waiting > 0 || a.retry);
+    }
+
+    /// What it did.
+    pub fn report(&self, now: Instant) -> LookupReport {
+        let answered = || self.candidates.iter().filter(|c| c.state == State::Answered);
+        LookupReport {
+            kind: self.kind,
+            asked: self.asked,
+            answered: self.answered,
+            dead: self.asked.saturating_sub(self.answered),
+            closest: answered().next().map(|c| c.distance),
+            nodes: answered().take(K).map(|c| (c.id, c.addr)).collect(),
+            peers: self.peers.len(),
+            announced: self.announced,
+            took: now.since(self.started),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Walk {
+    ask: Option<usize>,
+    blocked: bool,
+    enough: bool,
+}
+
+fn same_network(a: SocketAddr, b: SocketAddr) -> bool {
+    network(a.ip()) == network(b.ip())
+}
+
+/// Queries waited for at once, counted from the closest outwards.
+const ALPHA: usize = 5;
+/// Candidates remembered: a lookup asks a third of them.
+pub(super) const CANDIDATES_MAX: usize = 100;
+/// Queries of one lookup. One in five contacts alive needs 150.
+pub(super) const QUERIES_PER_LOOKUP_MAX: usize = 200;
+/// Contacts of one answer that become candidates: eight are usual, twenty common.
+pub(super) const CONTACTS_USED_MAX: usize = 16;
+// An npm node returns its whole table, unsorted; among this many we look for the closest.
+const CONTACTS_READ_MAX: usize = 256;
+/// Addresses without an id to start from.
+const SEEDS_MAX: usize = 16;
+/// Peers named by one lookup: more than any client dials.
+pub(super) const PEERS_PER_LOOKUP_MAX: usize = 2_000;
+// While nobody answers, no more than this many are under way: the link may be dead. Of 24 nodes
+// one answers even if four in five are gone.
+const IN_FLIGHT_MIN: usize = 24;
+// With that many dead nodes named and not half as many live ones, an informant is asked about last.
+const DEAD_NAMED_MAX: u32 = 3;
+// Beyond the eight that count, those between them whose ids break BEP 42.
+const ANNOUNCES_MAX: usize = 16;
+const ANNOUNCE_TRIES_MAX: usize = 2;
+// BEP 5 allows any length; real tokens have 4 to 20 bytes, and we do not echo kilobytes.
+const TOKEN_LEN_MAX: usize = 128;
+// If nobody answers at all, those we started from are asked again this often.
+const STARTS_MAX: usize = 3;
+// Without anybody to ask: as long as names take to resolve.
+const START_WAIT_MAX: Duration = Duration::from_secs(30);
+const LOOKUP_TIME_MAX: Duration = Duration::from_secs(60);
+
+const _: () = assert!(IN_FLIGHT_MIN > ALPHA + SEEDS_MAX, "seeds leave room for contacts");
+
+#[cfg(test)]
+mod tests;

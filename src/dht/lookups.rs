@@ -1,0 +1,267 @@
+//! Runs the lookups of a node: starts them, sends what they ask for, feeds them what comes, and
+//! tells the host what they found.
+//!
+//! A lookup never waits for the bootstrap: it starts from the table, from the contacts of the last
+//! run and from the bootstrap nodes, whatever there is, and from what is learnt while it waits.
+
+use std::net::SocketAddr;
+
+use super::bucket::K;
+use super::event::{Event, LookupId, LookupKind};
+use super::lookup::{Lookup, Next};
+use super::node::{LookupProgress, Node, Sent};
+use super::queries::Purpose;
+use crate::base::addr::is_believable;
+use crate::base::{InfoHash, Instant, Key, NodeId};
+use crate::wire::krpc::{Method, Reply};
+
+impl Node {
+    /// Finds the nodes closest to `target`.
+    pub fn find_node(&mut self, now: Instant, target: NodeId) -> LookupId {
+        self.start_lookup(now, LookupKind::FindNode, target.key(), None, false)
+    }
+
+    /// Finds the peers of a torrent; [`Event::PeersFound`] tells as they come.
+    pub fn get_peers(&mut self, now: Instant, info_hash: InfoHash) -> LookupId {
+        self.start_lookup(now, LookupKind::GetPeers(info_hash), info_hash.key(), None, false)
+    }
+
+    /// Finds the peers of a torrent and announces us to the closest nodes: at `port`, or at the
+    /// port from which our datagrams come.
+    pub fn announce(&mut self, now: Instant, info_hash: InfoHash, port: Option<u16>) -> LookupId {
+        let port = port.filter(|port| *port != 0);
+        self.start_lookup(now, LookupKind::Announce(info_hash), info_hash.key(), port, false)
+    }
+
+    /// Ends a lookup without a word.
+    pub fn cancel(&mut self, lookup: LookupId) {
+        self.lookups.remove(&lookup);
+    }
+
+    /// How a lookup is doing; `None` if it is over.
+    pub fn lookup_progress(&self, lookup: LookupId) -> Option<LookupProgress> {
+        let (asked, answered, peers) = self.lookups.get(&lookup)?.progress();
+        Some(LookupProgress { asked, answered, peers })
+    }
+
+    pub(super) fn start_lookup(
+        &mut self,
+        now: Instant,
+        kind: LookupKind,
+        target: Key,
+        port: Option<u16>,
+        own_account: bool,
+    ) -> LookupId {
+        let id = LookupId(self.name());
+        let mut lookup = Lookup::new(now, kind, target, own_account);
+        lookup.port = port;
+        self.table.on_lookup(now, target);
+        self.feed(now, &mut lookup);
+        self.lookup_ends.insert((lookup.expires_at(), id));
+        self.lookups.insert(id, lookup);
+        self.pump(now, id);
+        id
+    }
+
+    // Whom to start from: the closest contacts; with few of them, also those of the last run and
+    // the bootstrap nodes.
+    fn feed(&mut self, now: Instant, lookup: &mut Lookup) {
+        let mut near = std::mem::take(&mut self.near);
+        let usable = |c: &super::bucket::Contact| !self.unreachable.has(now, &c.addr);
+        self.table.closest(lookup.target, STARTING_CONTACTS, usable, &mut near);
+        for contact in near.drain(..) {
+            lookup.add_contact(contact.id, contact.addr);
+        }
+        self.near = near;
+        if self.table.len() < K || lookup.has_failed() {
+            for hint in self.maintenance.closest_hints(lookup.target) {
+                lookup.add_contact(hint.id, hint.addr);
+            }
+            for router in self.maintenance.routers() {
+                lookup.add_seed(*router);
+            }
+        }
+    }
+
+    /// New places to start from have come: whoever has too few uses them at once.
+    pub(super) fn feed_all(&mut self, now: Instant) {
+        let ids: Vec<LookupId> =
+            self.lookups.iter().filter(|(_, l)| l.is_hungry()).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(mut lookup) = self.lookups.remove(&id) {
+                self.feed(now, &mut lookup);
+                self.lookups.insert(id, lookup);
+                self.pump(now, id);
+            }
+        }
+    }
+
+    /// Somebody to ask whose id is unknown: for lookups that have too few.
+    pub(super) fn offer_seed(&mut self, now: Instant, addr: SocketAddr) {
+        let hungry = self.lookups.iter_mut().filter(|(_, l)| l.is_hungry());
+        let ids: Vec<LookupId> = hungry
+            .map(|(id, lookup)| {
+                lookup.add_seed(addr);
+                *id
+            })
+            .collect();
+        ids.into_iter().for_each(|id| self.pump(now, id));
+    }
+
+    // Sends whatever the lookup wants sent, and ends it when it says so.
+    fn pump(&mut self, now: Instant, id: LookupId) {
+        let Some(mut lookup) = self.lookups.remove(&id) else { return };
+        loop {
+            let next = lookup.next();
+            match next {
+                Next::Ask { to, expect } => {
+                    let method = lookup.method();
+                    let sent = self.ask(now, to, expect, Purpose::Lookup(id), &method);
+                    if sent != Sent::Yes {
+                        lookup.on_refused(&to, sent == Sent::Never);
+                    }
+                    if sent == Sent::NotNow {
+                        self.hungry = true;
+                        break;
+                    }
+                }
+                Next::Announce { to, id: node, token } => {
+                    let sent = self.send_announce(now, id, &lookup, to, node, &token);
+                    if sent != Sent::Yes {
+                        lookup.on_announce_refused(&to, sent == Sent::Never);
+                    }
+                    if sent == Sent::NotNow {
+                        self.hungry = true;
+                        break;
+                    }
+                }
+                Next::Starved => {
+                    self.feed(now, &mut lookup);
+                    lookup.start_again();
+                }
+                Next::Wait => break,
+                Next::Done => return self.finish(now, id, &lookup),
+            }
+        }
+        self.lookups.insert(id, lookup);
+    }
+
+    fn send_announce(
+        &mut self,
+        now: Instant,
+        id: LookupId,
+        lookup: &Lookup,
+        to: SocketAddr,
+        node: NodeId,
+        token: &[u8],
+    ) -> Sent {
+        let LookupKind::Announce(info_hash) = lookup.kind else { return Sent::Never };
+        let method = Method::AnnouncePeer {
+            info_hash,
+            port: lookup.port.unwrap_or_else(|| self.own_port()),
+            implied_port: lookup.port.is_none(),
+            token,
+        };
+        self.ask(now, to, Some(node), Purpose::Announce(id), &method)
+    }
+
+    fn finish(&mut self, now: Instant, id: LookupId, lookup: &Lookup) {
+        let report = lookup.report(now);
+        if lookup.own_account {
+            self.on_own_lookup_done(now, id);
+        } else {
+            self.emit(Event::LookupDone { lookup: id, report });
+        }
+    }
+
+    pub(super) fn end_expired_lookups(&mut self, now: Instant) {
+        while let Some((when, id)) = self.lookup_ends.first().copied()
+            && when <= now
+        {
+            self.lookup_ends.pop_first();
+            let Some(lookup) = self.lookups.get_mut(&id) else { continue };
+            if lookup.expires_at() > now {
+                self.lookup_ends.insert((lookup.expires_at(), id));
+            } else if lookup.hurry() {
+                self.lookup_ends.insert((now + super::queries::HARD_TIMEOUT, id));
+                self.pump(now, id);
+            } else if let Some(lookup) = self.lookups.remove(&id) {
+                self.finish(now, id, &lookup);
+            }
+        }
+    }
+
+    /// Queries have ended: lookups that could not send may try again.
+    pub(super) fn feed_hungry(&mut self, now: Instant) {
+        if std::mem::take(&mut self.hungry) {
+            let ids: Vec<LookupId> = self.lookups.keys().copied().collect();
+            ids.into_iter().for_each(|id| self.pump(now, id));
+        }
+    }
+
+    pub(super) fn on_lookup_reply(
+        &mut self,
+        now: Instant,
+        id: LookupId,
+        from: &SocketAddr,
+        reply: &Reply<'_>,
+    ) {
+        let Some(mut lookup) = self.lookups.remove(&id) else { return };
+        let informant = lookup.on_reply(from, reply.id, reply.token);
+        let contacts = reply.contacts(self.config.family).filter(|(id, addr)| {
+            *id != self.id
+                && is_believable(addr, from.ip())
+                && self.may_send(addr)
+                && !self.unreachable.has(now, addr)
+        });
+        lookup.on_contacts(informant, contacts);
+        let peers = lookup.on_peers(
+            reply.peers().filter(|peer| is_believable(peer, from.ip()) && !self.is_self(peer)),
+        );
+        if !peers.is_empty() && !lookup.own_account {
+            self.emit(Event::PeersFound { lookup: id, peers });
+        }
+        self.lookups.insert(id, lookup);
+        self.pump(now, id);
+    }
+
+    pub(super) fn on_lookup_stalled(&mut self, now: Instant, id: LookupId, to: &SocketAddr) {
+        self.with_lookup(now, id, |lookup| lookup.on_stalled(to));
+    }
+
+    pub(super) fn on_lookup_overdue(&mut self, now: Instant, id: LookupId, to: &SocketAddr) {
+        self.with_lookup(now, id, |lookup| lookup.on_overdue(to));
+    }
+
+    pub(super) fn on_lookup_dead(&mut self, now: Instant, id: LookupId, to: &SocketAddr) {
+        self.with_lookup(now, id, |lookup| lookup.on_dead(to));
+    }
+
+    pub(super) fn on_announced(
+        &mut self,
+        now: Instant,
+        id: LookupId,
+        from: &SocketAddr,
+        accepted: bool,
+    ) {
+        self.with_lookup(now, id, |lookup| lookup.on_announce_answered(from, accepted));
+    }
+
+    pub(super) fn on_announce_stalled(&mut self, now: Instant, id: LookupId, to: &SocketAddr) {
+        self.with_lookup(now, id, |lookup| lookup.on_announce_stalled(to));
+    }
+
+    pub(super) fn on_announce_overdue(&mut self, now: Instant, id: LookupId, to: &SocketAddr) {
+        self.with_lookup(now, id, |lookup| lookup.on_announce_overdue(to));
+    }
+
+    fn with_lookup(&mut self, now: Instant, id: LookupId, change: impl FnOnce(&mut Lookup)) {
+        if let Some(lookup) = self.lookups.get_mut(&id) {
+            change(lookup);
+            self.pump(now, id);
+        }
+    }
+}
+
+// 24 = eight results of a warm table, and as many again twice over for those that are gone.
+const STARTING_CONTACTS: usize = 24;

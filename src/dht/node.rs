@@ -1,0 +1,393 @@
+//! The switchboard of one node: takes datagrams, timeouts and commands, hands each to the part that
+//! knows, and collects what is to be sent and told.
+//!
+//! Decides nothing itself. Queries from others go to `server`, answers to `queries` and from there to
+//! `lookups` and `table`; what the node does on its own account is in `maintenance`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+
+use super::config::Config;
+use super::event::{Event, LookupId, Output, PingId, SavedContact};
+use super::lookup::Lookup;
+use super::maintenance::Maintenance;
+use super::queries::{Due, Pending, Purpose, Queries};
+use super::security;
+use super::server::Server;
+use super::stats::Stats;
+use super::table::{Admission, Near, Table};
+use super::unreachable::Unreachable;
+use super::vote::AddressVote;
+use crate::base::addr::{Family, canonical, is_sendable};
+use crate::base::limits::{DATAGRAM_READ_MAX, DATAGRAM_SEND_MAX};
+use crate::base::{Instant, NodeId, Rng, Seed};
+use crate::wire::krpc::{self, Body, Message, Method, QueryHead, Reply};
+
+/// One Mainline DHT node of one address family.
+#[derive(Debug)]
+pub struct Node {
+    pub(super) config: Config,
+    pub(super) id: NodeId,
+    pub(super) rng: Rng,
+    pub(super) table: Table,
+    pub(super) queries: Queries,
+    pub(super) lookups: BTreeMap<LookupId, Lookup>,
+    pub(super) lookup_ends: BTreeSet<(Instant, LookupId)>,
+    pub(super) hungry: bool,
+    pub(super) next_name: u64,
+    pub(super) server: Server,
+    pub(super) vote: AddressVote,
+    pub(super) maintenance: Maintenance,
+    pub(super) unreachable: Unreachable,
+    pub(super) stats: Stats,
+    // Reused from lookup to lookup.
+    pub(super) near: Vec<Near>,
+    self_addrs: Vec<SocketAddr>,
+    outputs: VecDeque<Output>,
+}
+
+/// How a running lookup is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LookupProgress {
+    /// Nodes asked so far.
+    pub asked: usize,
+    /// Nodes that answered so far.
+    pub answered: usize,
+    /// Peers found so far.
+    pub peers: usize,
+}
+
+/// What became of a query that was to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    Yes,
+    /// Too many are under way.
+    NotNow,
+    /// Nothing is ever sent there.
+    Never,
+}
+
+impl Node {
+    /// A node that knows nobody yet. Without `id` it makes one up, and a better one when it has
+    /// learnt its address (BEP 42).
+    pub fn new(config: Config, id: Option<NodeId>, seed: Seed, now: Instant) -> Node {
+        let mut rng = Rng::from_seed(seed);
+        let id = id.unwrap_or_else(|| NodeId::new(rng.array()));
+        Node {
+            id,
+            table: Table::new(id, config.enforce_node_ids),
+            queries: Queries::new(),
+            lookups: BTreeMap::new(),
+            lookup_ends: BTreeSet::new(),
+            hungry: false,
+            next_name: 0,
+            server: Server::new(now, id, &mut rng),
+            vote: AddressVote::new(config.family),
+            maintenance: Maintenance::new(now),
+            unreachable: Unreachable::new(),
+            stats: Stats::default(),
+            near: Vec::new(),
+            self_addrs: Vec::new(),
+            outputs: VecDeque::new(),
+            config,
+            rng,
+        }
+    }
+
+    /// A datagram came from `from`. Whatever is in it, the node carries on.
+    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        self.stats.received += 1;
+        self.stats.received_bytes += datagram.len() as u64;
+        let from = canonical(from);
+        if Family::of(&from) != self.config.family || !is_sendable(&from) || self.is_self(&from) {
+            self.stats.dropped.bad_source += 1;
+            return;
+        }
+        if datagram.len() > DATAGRAM_READ_MAX {
+            self.stats.dropped.oversize += 1;
+            return;
+        }
+        let Ok(message) = Message::decode(datagram) else {
+            self.stats.dropped.malformed += 1;
+            return;
+        };
+        match &message.body {
+            Body::Query(query) => {
+                self.on_inbound(now);
+                self.on_query(now, from, &message, Ok(query));
+            }
+            Body::BadQuery(fault) => self.on_query(now, from, &message, Err(*fault)),
+            Body::Reply(reply) => match self.queries.take(message.tid, &from) {
+                Some(pending) => self.on_reply(now, pending, &message, reply),
+                None => self.stats.dropped.unmatched += 1,
+            },
+            Body::Error(_) => match self.queries.take(message.tid, &from) {
+                Some(pending) => self.on_error(now, pending),
+                None => self.stats.dropped.unmatched += 1,
+            },
+        }
+        self.feed_hungry(now);
+    }
+
+    /// The time that `poll_timeout` named has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.notice_sleep(now);
+        while let Some(due) = self.queries.next_due(now) {
+            self.on_due(now, due);
+        }
+        self.end_expired_lookups(now);
+        self.maintain(now);
+        self.feed_hungry(now);
+    }
+
+    /// The next thing for the host to do. Drained after every call.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When `handle_timeout` has to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let queries = self.queries.poll_timeout().unwrap_or(Instant::FAR_FUTURE);
+        let lookups = self.lookup_ends.first().map_or(Instant::FAR_FUTURE, |(when, _)| *when);
+        Some(queries.min(lookups).min(self.maintenance.poll_timeout()))
+    }
+
+    /// Asks whether a node is at `addr`; [`Event::PingDone`] tells.
+    pub fn ping(&mut self, now: Instant, addr: SocketAddr) -> PingId {
+        let ping = PingId(self.name());
+        let addr = canonical(addr);
+        if self.ask(now, addr, None, Purpose::Ping(ping), &Method::Ping) != Sent::Yes {
+            self.emit(Event::PingDone { ping, id: None, rtt: None });
+        }
+        ping
+    }
+
+    /// Our own addresses, to which nothing is ever sent. An unspecified IP stands for loopback.
+    pub fn set_self_addrs(&mut self, addrs: Vec<SocketAddr>) {
+        self.self_addrs = addrs.into_iter().map(canonical).collect();
+    }
+
+    /// Who we are.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Contacts in the table; each has answered us.
+    pub fn contact_count(&self) -> usize {
+        self.table.len()
+    }
+
+    /// The contact count of each bucket, farthest first.
+    pub fn bucket_sizes(&self) -> Vec<usize> {
+        self.table.bucket_sizes().collect()
+    }
+
+    /// Torrents and peers that others stored here.
+    pub fn stored(&self) -> (usize, usize) {
+        self.server.peers.len()
+    }
+
+    /// What to remember across a restart; see [`Node::restore`].
+    pub fn saved(&self) -> Vec<SavedContact> {
+        let mut saved = self.table.saved();
+        // If nobody has answered yet, what the last run knew is still the best there is.
+        let hints = self.maintenance.hints().filter(|h| !self.table.has(h.id, &h.addr));
+        let room = SAVED_MAX.saturating_sub(saved.len());
+        saved.extend(hints.take(room).cloned());
+        saved.truncate(SAVED_MAX);
+        saved
+    }
+
+    /// The address at which other networks agree to see us.
+    pub fn external_addr(&self) -> Option<IpAddr> {
+        self.vote.winner().map(|addr| addr.ip())
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    fn on_reply(
+        &mut self,
+        now: Instant,
+        pending: Pending,
+        message: &Message<'_>,
+        reply: &Reply<'_>,
+    ) {
+        self.stats.replies_in += 1;
+        self.stats.replies_late += u64::from(pending.is_late());
+        self.on_inbound(now);
+        let rtt = now.since(pending.sent);
+        self.unreachable.on_alive(&pending.to);
+        if let Purpose::Lookup(_) = pending.purpose {
+            self.queries.rtts.record(rtt);
+        }
+        self.admit(now, &pending, reply.id, rtt);
+        if let Some(seen_at) = message.seen_at {
+            self.on_seen_at(now, pending.to, canonical(seen_at));
+        }
+        match pending.purpose {
+            Purpose::Lookup(lookup) => self.on_lookup_reply(now, lookup, &pending.to, reply),
+            Purpose::Announce(lookup) => self.on_announced(now, lookup, &pending.to, true),
+            Purpose::Ping(ping) => {
+                self.emit(Event::PingDone { ping, id: Some(reply.id), rtt: Some(rtt) });
+            }
+            Purpose::Check => {}
+        }
+    }
+
+    fn admit(&mut self, now: Instant, pending: &Pending, id: NodeId, rtt: std::time::Duration) {
+        // A contact that is known under another id is not what it was.
+        let addr = pending.to;
+        if pending.expect.is_some_and(|expected| expected != id && self.table.has(expected, &addr))
+        {
+            self.stats.id_changes += 1;
+        }
+        if self.is_public_router(&addr) {
+            return;
+        }
+        let (admission, _) = self.table.on_reply(now, id, addr, rtt);
+        if admission == Admission::Added {
+            self.on_contact_added(now, id, addr);
+        }
+    }
+
+    fn on_error(&mut self, now: Instant, pending: Pending) {
+        self.stats.errors_in += 1;
+        self.on_inbound(now);
+        match pending.purpose {
+            Purpose::Lookup(lookup) => self.on_lookup_dead(now, lookup, &pending.to),
+            Purpose::Announce(lookup) => self.on_announced(now, lookup, &pending.to, false),
+            Purpose::Ping(ping) => self.emit(Event::PingDone { ping, id: None, rtt: None }),
+            Purpose::Check => {}
+        }
+    }
+
+    fn on_due(&mut self, now: Instant, due: Due) {
+        match due {
+            Due::Stalled(pending) => match pending.purpose {
+                Purpose::Lookup(lookup) => self.on_lookup_stalled(now, lookup, &pending.to),
+                Purpose::Announce(lookup) => self.on_announce_stalled(now, lookup, &pending.to),
+                Purpose::Ping(_) | Purpose::Check => {}
+            },
+            Due::Overdue(pending) => match pending.purpose {
+                Purpose::Lookup(lookup) => self.on_lookup_overdue(now, lookup, &pending.to),
+                Purpose::Announce(lookup) => self.on_announce_overdue(now, lookup, &pending.to),
+                Purpose::Ping(_) | Purpose::Check => {}
+            },
+            Due::Dead(pending) => self.on_dead(now, &pending),
+        }
+    }
+
+    fn on_dead(&mut self, now: Instant, pending: &Pending) {
+        self.stats.timeouts += 1;
+        // While the local link is dead, silence says nothing about others.
+        if !self.is_link_dead_after(now, pending.sent) {
+            self.table.on_failure(now, &pending.to);
+            self.unreachable.on_dead(now, pending.to);
+        }
+        match pending.purpose {
+            Purpose::Lookup(lookup) => self.on_lookup_dead(now, lookup, &pending.to),
+            Purpose::Ping(ping) => self.emit(Event::PingDone { ping, id: None, rtt: None }),
+            Purpose::Announce(_) | Purpose::Check => {}
+        }
+    }
+
+    // Only answers to our own queries come here: nobody else has a vote.
+    fn on_seen_at(&mut self, now: Instant, voter: SocketAddr, seen_at: SocketAddr) {
+        let Some(ip) = self.vote.vote(now, voter.ip(), seen_at) else { return };
+        self.emit(Event::ExternalAddress(ip));
+        if security::is_valid_id(self.id, ip) {
+            return;
+        }
+        self.id = security::make_id(ip, &mut self.rng);
+        self.table.set_own(now, self.id);
+        self.server.peers.set_own(self.id);
+        self.maintenance.on_id_changed(now);
+        self.emit(Event::IdChanged(self.id));
+    }
+
+    /// Sends a query, if one may go there now.
+    pub(super) fn ask(
+        &mut self,
+        now: Instant,
+        to: SocketAddr,
+        expect: Option<NodeId>,
+        purpose: Purpose,
+        method: &Method<'_>,
+    ) -> Sent {
+        if !self.may_send(&to) {
+            self.stats.dropped.bad_destination += 1;
+            return Sent::Never;
+        }
+        if !self.queries.has_room(&to) {
+            self.stats.dropped.queries_full += 1;
+            return Sent::NotNow;
+        }
+        let rtt = self.table.rtt(&to);
+        let tid = self.queries.begin(now, &mut self.rng, to, expect, purpose, rtt);
+        let mut datagram = Vec::with_capacity(QUERY_USUAL_LEN);
+        let head = QueryHead { tid: &tid, id: self.id, read_only: self.config.read_only };
+        krpc::encode_query(&mut datagram, head, method);
+        Stats::count(&mut self.stats.queries_out, method);
+        self.transmit(to, datagram);
+        Sent::Yes
+    }
+
+    /// Hands a datagram to the host. The last gate: nothing passes to where nothing may be sent.
+    pub(super) fn transmit(&mut self, to: SocketAddr, datagram: Vec<u8>) {
+        assert!(datagram.len() <= DATAGRAM_SEND_MAX, "every encoder keeps to its limit");
+        if !self.may_send(&to) {
+            self.stats.dropped.bad_destination += 1;
+            return;
+        }
+        if self.outputs.len() >= OUTPUTS_MAX {
+            self.stats.dropped.outputs_full += 1;
+            return;
+        }
+        self.stats.sent += 1;
+        self.stats.sent_bytes += datagram.len() as u64;
+        self.outputs.push_back(Output::Transmit { to, datagram });
+    }
+
+    /// Tells the host. Events are never dropped: each answers to a command or to a change of ours.
+    pub(super) fn emit(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    /// May anything be sent to `addr`?
+    pub(super) fn may_send(&self, addr: &SocketAddr) -> bool {
+        Family::of(addr) == self.config.family && is_sendable(addr) && !self.is_self(addr)
+    }
+
+    /// Is `addr` one of our own addresses?
+    pub(super) fn is_self(&self, addr: &SocketAddr) -> bool {
+        let same = |own: &SocketAddr| {
+            let everywhere = own.ip().is_unspecified() && addr.ip().is_loopback();
+            own.port() == addr.port() && (everywhere || own.ip() == addr.ip())
+        };
+        self.self_addrs.iter().any(same)
+            || self.vote.winner().is_some_and(|seen| {
+                let own_port = self.self_addrs.iter().any(|own| own.port() == addr.port());
+                seen.ip() == addr.ip() && (seen.port() == addr.port() || own_port)
+            })
+    }
+
+    /// The port that we listen on, as far as we know: sent along with `implied_port`.
+    pub(super) fn own_port(&self) -> u16 {
+        self.self_addrs.first().map_or(USUAL_PORT, |addr| addr.port())
+    }
+
+    pub(super) fn name(&mut self) -> u64 {
+        self.next_name += 1;
+        self.next_name
+    }
+}
+
+/// Outputs that wait for the host. It drains them after every call, so this is never reached.
+const OUTPUTS_MAX: usize = 8_192;
+/// Contacts saved: a full table has some 300.
+const SAVED_MAX: usize = 512;
+const QUERY_USUAL_LEN: usize = 160;
+const USUAL_PORT: u16 = 6881;

@@ -1,0 +1,358 @@
+//! The routing table (BEP 5): who we know, by distance. Only nodes that answered us get in.
+//!
+//! One contact for each public IP in the table and for each /24 (/64) in a bucket; private networks
+//! are exempt. An endpoint that answers with another id than before loses its place. Sends
+//! nothing: what to ping and what to refresh is handed to `maintenance`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::bucket::{Bucket, Contact, K, Place};
+use super::event::SavedContact;
+use super::security::is_valid_id;
+use crate::base::addr::is_private;
+use crate::base::bounded::LimitedMap;
+use crate::base::{Distance, Instant, Key, NodeId, Rng};
+
+/// A contact as a lookup or an answer needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Near {
+    pub distance: Distance,
+    pub id: NodeId,
+    pub addr: SocketAddr,
+}
+
+/// What an answer did to the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// The contact was there already.
+    Known,
+    /// It is there now.
+    Added,
+    /// It waits as a spare, or was refused.
+    Outside,
+}
+
+/// The routing table of one node.
+#[derive(Debug)]
+pub(super) struct Table {
+    own: NodeId,
+    enforce_node_ids: bool,
+    // The index is the number of leading bits shared with `own`; grows to the deepest in use.
+    buckets: Vec<Bucket>,
+    endpoints: BTreeMap<SocketAddr, NodeId>,
+    id_changes: LimitedMap<SocketAddr, IdChange>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct IdChange {
+    times: u32,
+    last: Instant,
+}
+
+impl Table {
+    pub fn new(own: NodeId, enforce_node_ids: bool) -> Self {
+        Self {
+            own,
+            enforce_node_ids,
+            buckets: Vec::new(),
+            endpoints: BTreeMap::new(),
+            id_changes: LimitedMap::new(ID_CHANGES_MAX),
+        }
+    }
+
+    /// How many contacts there are.
+    pub fn len(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// The contact count of each bucket, farthest first.
+    pub fn bucket_sizes(&self) -> impl Iterator<Item = usize> + '_ {
+        self.buckets.iter().map(|b| b.contacts().len())
+    }
+
+    /// All contacts, farthest first.
+    pub fn contacts(&self) -> impl Iterator<Item = &Contact> {
+        self.buckets.iter().flat_map(|b| b.contacts())
+    }
+
+    /// Is exactly this node in the table?
+    pub fn has(&self, id: NodeId, addr: &SocketAddr) -> bool {
+        self.endpoints.get(addr) == Some(&id)
+    }
+
+    /// The smoothed round trip of the contact at `addr`.
+    pub fn rtt(&self, addr: &SocketAddr) -> Option<Duration> {
+        let id = *self.endpoints.get(addr)?;
+        let bucket = self.buckets.get(self.index(id))?;
+        bucket.contacts().iter().find(|c| c.addr == *addr).map(|c| c.rtt)
+    }
+
+    /// `id` at `addr` answered a query of ours. True in the second place if the endpoint had
+    /// another id before.
+    pub fn on_reply(
+        &mut self,
+        now: Instant,
+        id: NodeId,
+        addr: SocketAddr,
+        rtt: Duration,
+    ) -> (Admission, bool) {
+        let known = self.endpoints.get(&addr).copied();
+        if known == Some(id) {
+            let index = self.index(id);
+            if let Some(contact) = self.buckets[index].find(id) {
+                contact.on_reply(now, rtt);
+            }
+            return (Admission::Known, false);
+        }
+        if known.is_some() {
+            self.remove(&addr);
+            let fresh = IdChange { times: 0, last: now };
+            let change = self.id_changes.get_or_insert_with(addr, || fresh);
+            let recent = now.since(change.last) < ID_CHANGE_MEMORY;
+            *change = IdChange { times: if recent { change.times + 1 } else { 1 }, last: now };
+        }
+        let contact = Contact {
+            id,
+            addr,
+            known_since: now,
+            replied: now,
+            asked: now,
+            rtt,
+            prior_secs: 0,
+            failures: 0,
+            valid_id: is_valid_id(id, addr.ip()),
+        };
+        (self.admit(now, contact), known.is_some())
+    }
+
+    fn admit(&mut self, now: Instant, contact: Contact) -> Admission {
+        if contact.id == self.own || self.is_shifty(now, &contact.addr) {
+            return Admission::Outside;
+        }
+        if self.enforce_node_ids && !contact.valid_id {
+            return Admission::Outside;
+        }
+        if let Some((rival, id)) = self.same_ip(&contact.addr) {
+            let index = self.index(id);
+            let failing = self.buckets[index].find(id).is_none_or(|c| c.failures > 0);
+            if !failing {
+                return Admission::Outside;
+            }
+            self.remove(&rival);
+        }
+        let (id, addr, index) = (contact.id, contact.addr, self.index(contact.id));
+        while self.buckets.len() <= index {
+            self.buckets.push(Bucket::new(self.buckets.len()));
+        }
+        match self.buckets[index].offer(contact) {
+            Place::Added => {}
+            Place::Replaced(old) => {
+                self.endpoints.remove(&old);
+            }
+            Place::Spare | Place::Refused => return Admission::Outside,
+        }
+        self.endpoints.insert(addr, id);
+        Admission::Added
+    }
+
+    // An endpoint that keeps changing its id is given no place for a while.
+    fn is_shifty(&self, now: Instant, addr: &SocketAddr) -> bool {
+        self.id_changes
+            .peek(addr)
+            .is_some_and(|c| c.times >= ID_CHANGES_ALLOWED && now.since(c.last) < ID_CHANGE_MEMORY)
+    }
+
+    // The contact with the public IP of `addr`, at whatever port.
+    fn same_ip(&self, addr: &SocketAddr) -> Option<(SocketAddr, NodeId)> {
+        if is_private(addr.ip()) {
+            return None;
+        }
+        let (low, high) = (SocketAddr::new(addr.ip(), 0), SocketAddr::new(addr.ip(), u16::MAX));
+        self.endpoints.range(low..=high).next().map(|(addr, id)| (*addr, *id))
+    }
+
+    /// Would it be worth a ping to know whether `id` at `addr` is really there?
+    pub fn wants(&self, now: Instant, id: NodeId, addr: &SocketAddr) -> bool {
+        if id == self.own || self.endpoints.contains_key(addr) || self.is_shifty(now, addr) {
+            return false;
+        }
+        if self.enforce_node_ids && !is_valid_id(id, addr.ip()) {
+            return false;
+        }
+        let taken = self.same_ip(addr).is_some();
+        !taken && self.buckets.get(self.index(id)).is_none_or(|bucket| bucket.wants(addr))
+    }
+
+    /// The contact at `addr` left a query unanswered.
+    pub fn on_failure(&mut self, now: Instant, addr: &SocketAddr) {
+        let Some(id) = self.endpoints.get(addr).copied() else { return };
+        let index = self.index(id);
+        let bucket = &mut self.buckets[index];
+        let has_spare = !bucket.spares().is_empty();
+        let Some(contact) = bucket.find(id) else { return };
+        contact.failures = contact.failures.saturating_add(1);
+        contact.asked = now;
+        let allowed = if has_spare { FAILURES_WITH_SPARE_MAX } else { FAILURES_MAX };
+        if contact.failures >= allowed {
+            self.remove(addr);
+            while let Some(spare) = self.buckets[index].pop_spare() {
+                if self.admit(now, spare) == Admission::Added {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Takes the contact at `addr` out.
+    pub fn remove(&mut self, addr: &SocketAddr) {
+        if let Some(id) = self.endpoints.remove(addr) {
+            let index = self.index(id);
+            self.buckets[index].remove(addr);
+        }
+    }
+
+    /// The network was away: failures of that time say nothing about the contacts.
+    pub fn forgive(&mut self) {
+        for bucket in &mut self.buckets {
+            bucket.contacts_mut().iter_mut().for_each(|c| c.failures = 0);
+        }
+    }
+
+    /// A contact of before a restart has answered: its age counts.
+    pub fn remember(&mut self, addr: &SocketAddr, saved: &SavedContact) {
+        if !self.has(saved.id, addr) {
+            return;
+        }
+        let index = self.index(saved.id);
+        if let Some(contact) = self.buckets[index].find(saved.id) {
+            contact.prior_secs = saved.age_secs;
+        }
+    }
+
+    /// Writes the `count` usable contacts closest to `target` to `out`, closest first.
+    pub fn closest(
+        &self,
+        target: Key,
+        count: usize,
+        usable: impl Fn(&Contact) -> bool,
+        out: &mut Vec<Near>,
+    ) {
+        out.clear();
+        let mut add = |bucket: &Bucket| {
+            for contact in bucket.contacts().iter().filter(|c| usable(c)) {
+                let distance = target.distance(contact.id.key());
+                let at = out.partition_point(|near| near.distance < distance);
+                if at < count {
+                    out.truncate(count - 1);
+                    out.insert(at, Near { distance, id: contact.id, addr: contact.addr });
+                }
+            }
+            out.len() >= count
+        };
+        // The contacts of the target's own bucket share more bits with it than any other; those of
+        // all deeper buckets share as many as we do; each bucket before shares fewer still.
+        let home = shared_bits(self.own.key(), target);
+        if self.buckets.get(home).is_some_and(&mut add) {
+            return;
+        }
+        let mut full = false;
+        for bucket in self.buckets.iter().skip(home + 1) {
+            full |= add(bucket);
+        }
+        for bucket in self.buckets.iter().take(home).rev() {
+            if full {
+                return;
+            }
+            full = add(bucket);
+        }
+    }
+
+    /// The contact whose next ping is due, the longest overdue first. `skip` says whom not to ping.
+    pub fn overdue(
+        &self,
+        now: Instant,
+        skip: impl Fn(&SocketAddr) -> bool,
+    ) -> Option<(NodeId, SocketAddr)> {
+        let due = self.contacts().filter(|c| c.due() <= now && !skip(&c.addr));
+        due.min_by_key(|c| c.due()).map(|c| (c.id, c.addr))
+    }
+
+    /// A lookup goes to `target`: its part of the key space is fresh.
+    pub fn on_lookup(&mut self, now: Instant, target: Key) {
+        let index = shared_bits(self.own.key(), target).min(self.buckets.len().saturating_sub(1));
+        if let Some(bucket) = self.buckets.get_mut(index) {
+            bucket.refreshed = Some(now);
+        }
+    }
+
+    /// A random key in the bucket that most needs a lookup, if one does.
+    pub fn stale_bucket(&self, now: Instant, rng: &mut Rng) -> Option<Key> {
+        let due = |bucket: &Bucket| match bucket.refreshed {
+            None => bucket.contacts().len() < K,
+            Some(last) => now.since(last) >= REFRESH,
+        };
+        let stale = self.buckets.iter().enumerate().filter(|(_, b)| due(b));
+        let (index, _) = stale.min_by_key(|(_, b)| b.refreshed)?;
+        Some(key_in_bucket(self.own.key(), index, rng))
+    }
+
+    /// Our id changed: every contact finds its new place.
+    pub fn set_own(&mut self, now: Instant, own: NodeId) {
+        self.own = own;
+        self.endpoints.clear();
+        for contact in std::mem::take(&mut self.buckets).into_iter().flat_map(Bucket::into_contacts)
+        {
+            self.admit(now, contact);
+        }
+    }
+
+    /// What is worth remembering across a restart.
+    pub fn saved(&self) -> Vec<SavedContact> {
+        self.contacts()
+            .filter(|c| c.failures == 0)
+            .map(|c| SavedContact {
+                id: c.id,
+                addr: c.addr,
+                rtt_micros: u32::try_from(c.rtt.as_micros()).ok(),
+                age_secs: c.age_secs(),
+            })
+            .collect()
+    }
+
+    fn index(&self, id: NodeId) -> usize {
+        shared_bits(self.own.key(), id.key())
+    }
+}
+
+// 0..=159: whoever shares all bits is us.
+fn shared_bits(a: Key, b: Key) -> usize {
+    usize::try_from(a.shared_prefix_bits(b)).unwrap_or(usize::MAX).min(159)
+}
+
+// Shares exactly `index` bits with `own`; the rest is random.
+fn key_in_bucket(own: Key, index: usize, rng: &mut Rng) -> Key {
+    let mut key: [u8; 20] = rng.array();
+    let own = own.as_bytes();
+    let (byte, bit) = (index / 8, index % 8);
+    key[..byte].copy_from_slice(&own[..byte]);
+    let flip = 0x80u8 >> bit;
+    let kept = !(flip | (flip - 1));
+    key[byte] = (own[byte] & kept) | (!own[byte] & flip) | (key[byte] & (flip - 1));
+    Key::new(key)
+}
+
+/// BEP 5: a bucket without a change for 15 minutes is refreshed.
+const REFRESH: Duration = Duration::from_secs(15 * 60);
+// One lost packet is no reason to lose a contact; two are, if somebody waits for the place.
+const FAILURES_WITH_SPARE_MAX: u8 = 2;
+const FAILURES_MAX: u8 = 5;
+// A client that restarts may change its id once; one that goes on is not what it says.
+const ID_CHANGES_ALLOWED: u32 = 2;
+const ID_CHANGE_MEMORY: Duration = Duration::from_secs(15 * 60);
+// As many as contacts; the longest unseen is forgotten first.
+const ID_CHANGES_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests;

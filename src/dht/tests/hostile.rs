@@ -1,0 +1,1 @@
+//! What others send that they should not.

@@ -1,0 +1,214 @@
+//! A small virtual network for the tests of whole nodes: one seed, virtual time, delay, loss, dead
+//! hosts. What is sent to an address without a node is kept for the test to look at and answer.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::base::addr::Family;
+use crate::base::{Instant, NodeId, Rng, Seed};
+use crate::dht::{Config, Event, LookupId, LookupReport, Node, Output};
+
+pub(super) struct Net {
+    pub now: Instant,
+    pub nodes: BTreeMap<SocketAddr, Node>,
+    pub events: Vec<(SocketAddr, Event)>,
+    /// Datagrams to addresses where no node lives: when, from, to, bytes.
+    pub strays: Vec<(Instant, SocketAddr, SocketAddr, Vec<u8>)>,
+    /// Datagrams from and to these are lost, and their clocks stand still.
+    pub down: Vec<SocketAddr>,
+    pub loss: f64,
+    pub delay: (Duration, Duration),
+    pub sent: usize,
+    pub largest: usize,
+    pub rng: Rng,
+    flights: BTreeMap<(Instant, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
+    serial: u64,
+}
+
+impl Net {
+    pub fn new(seed: u8) -> Net {
+        println!("seed {seed}");
+        Net {
+            now: Instant::ZERO + Duration::from_secs(1),
+            nodes: BTreeMap::new(),
+            events: Vec::new(),
+            strays: Vec::new(),
+            down: Vec::new(),
+            loss: 0.0,
+            delay: (Duration::from_millis(10), Duration::from_millis(60)),
+            sent: 0,
+            largest: 0,
+            rng: Rng::from_seed([seed; 32]),
+            flights: BTreeMap::new(),
+            serial: 0,
+        }
+    }
+
+    pub fn config(&self) -> Config {
+        Config { per_ip_rate: None, ..Config::new(Family::V4) }
+    }
+
+    pub fn add(&mut self, addr: SocketAddr) {
+        let config = Config::new(Family::of(&addr));
+        self.add_with(addr, config, None);
+    }
+
+    pub fn add_with(&mut self, addr: SocketAddr, config: Config, id: Option<NodeId>) {
+        let seed: Seed = self.rng.fork();
+        let mut node = Node::new(config, id, seed, self.now);
+        node.set_self_addrs(vec![addr]);
+        self.nodes.insert(addr, node);
+    }
+
+    /// `count` nodes at public addresses of distinct networks, all bootstrapped from the first.
+    pub fn public(seed: u8, count: usize) -> (Net, Vec<SocketAddr>) {
+        let mut net = Net::new(seed);
+        let addrs: Vec<SocketAddr> = (0..count).map(public_addr).collect();
+        for addr in &addrs {
+            net.add(*addr);
+            net.on(*addr, |node, now| node.bootstrap(now, &[public_addr(0)]));
+            net.run(Duration::from_millis(200));
+        }
+        (net, addrs)
+    }
+
+    /// `count` nodes on loopback, all bootstrapped from the first.
+    pub fn loopback(seed: u8, count: u16) -> (Net, Vec<SocketAddr>) {
+        let mut net = Net::new(seed);
+        net.delay = (Duration::from_micros(50), Duration::from_micros(300));
+        let addrs: Vec<SocketAddr> = (0..count).map(loopback_addr).collect();
+        for addr in &addrs {
+            net.add(*addr);
+            net.on(*addr, |node, now| node.bootstrap(now, &[loopback_addr(0)]));
+        }
+        net.run(Duration::from_secs(3));
+        (net, addrs)
+    }
+
+    pub fn on<T>(&mut self, at: SocketAddr, act: impl FnOnce(&mut Node, Instant) -> T) -> T {
+        let node = self.nodes.get_mut(&at).expect("a node lives there");
+        let result = act(node, self.now);
+        self.collect(at);
+        result
+    }
+
+    pub fn node(&self, at: SocketAddr) -> &Node {
+        &self.nodes[&at]
+    }
+
+    /// A datagram with whatever source, delivered now.
+    pub fn inject(&mut self, from: SocketAddr, to: SocketAddr, datagram: &[u8]) {
+        self.on(to, |node, now| node.handle_datagram(now, from, datagram));
+    }
+
+    fn collect(&mut self, at: SocketAddr) {
+        let node = self.nodes.get_mut(&at).expect("a node lives there");
+        while let Some(output) = node.poll_output() {
+            match output {
+                Output::Event(event) => self.events.push((at, event)),
+                Output::Transmit { to, datagram } => {
+                    assert!(datagram.len() <= crate::base::limits::DATAGRAM_SEND_MAX);
+                    self.sent += 1;
+                    self.largest = self.largest.max(datagram.len());
+                    if self.rng.chance(self.loss) {
+                        continue;
+                    }
+                    let (low, high) = self.delay;
+                    let delay = low + (high - low).mul_f64(self.rng.unit());
+                    self.serial += 1;
+                    self.flights.insert((self.now + delay, self.serial), (at, to, datagram));
+                }
+            }
+        }
+    }
+
+    fn next_wake(&self) -> Option<(Instant, SocketAddr)> {
+        let awake = self.nodes.iter().filter(|(addr, _)| !self.down.contains(addr));
+        awake.filter_map(|(addr, node)| Some((node.poll_timeout()?, *addr))).min()
+    }
+
+    pub fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        self.run_until(end, |_| false);
+    }
+
+    /// Runs until `stop` or `end`. True if `stop` came first.
+    pub fn run_until(&mut self, end: Instant, stop: impl Fn(&Net) -> bool) -> bool {
+        loop {
+            if stop(self) {
+                return true;
+            }
+            let wake = self.next_wake();
+            let flight = self.flights.first_key_value().map(|((when, _), _)| *when);
+            let next = wake.map(|(when, _)| when).into_iter().chain(flight).min();
+            let Some(next) = next.filter(|next| *next <= end) else {
+                self.now = end;
+                return stop(self);
+            };
+            self.now = self.now.max(next);
+            if flight == Some(next) {
+                let (_, (from, to, datagram)) = self.flights.pop_first().expect("it was there");
+                self.deliver(from, to, datagram);
+            } else if let Some((_, at)) = wake {
+                self.on(at, |node, now| node.handle_timeout(now));
+                let later = self.node(at).poll_timeout().expect("a node always has plans");
+                assert!(later > self.now, "a timeout that was handled is over");
+            }
+        }
+    }
+
+    fn deliver(&mut self, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
+        if self.down.contains(&from) || self.down.contains(&to) {
+            return;
+        }
+        if self.nodes.contains_key(&to) {
+            self.inject(from, to, &datagram);
+        } else {
+            self.strays.push((self.now, from, to, datagram));
+        }
+    }
+
+    /// Runs until the lookup is over.
+    pub fn finish(&mut self, at: SocketAddr, lookup: LookupId) -> LookupReport {
+        let done = |net: &Net| net.report(at, lookup).is_some();
+        assert!(self.run_until(self.now + Duration::from_secs(120), done), "a lookup ends");
+        self.report(at, lookup).expect("it is over")
+    }
+
+    pub fn report(&self, at: SocketAddr, lookup: LookupId) -> Option<LookupReport> {
+        self.events.iter().find_map(|(addr, event)| match event {
+            Event::LookupDone { lookup: id, report } if *id == lookup && *addr == at => {
+                Some(report.clone())
+            }
+            _ => None,
+        })
+    }
+
+    pub fn peers(&self, at: SocketAddr, lookup: LookupId) -> Vec<SocketAddr> {
+        let found = self.events.iter().filter_map(|(addr, event)| match event {
+            Event::PeersFound { lookup: id, peers } if *id == lookup && *addr == at => Some(peers),
+            _ => None,
+        });
+        found.flatten().copied().collect()
+    }
+
+    /// What was sent to `addr`, where no node lives, since the last call.
+    pub fn take_strays(&mut self, addr: SocketAddr) -> Vec<(SocketAddr, Vec<u8>)> {
+        let (taken, rest) =
+            std::mem::take(&mut self.strays).into_iter().partition(|(_, _, to, _)| *to == addr);
+        self.strays = rest;
+        let taken: Vec<_> = taken;
+        taken.into_iter().map(|(_, from, _, datagram)| (from, datagram)).collect()
+    }
+}
+
+/// Public addresses, each in a /16 of its own.
+pub(super) fn public_addr(n: usize) -> SocketAddr {
+    let n = u8::try_from(n % 250).unwrap();
+    SocketAddr::from(([20 + n / 25, n, 7, 7], 6881))
+}
+
+pub(super) fn loopback_addr(n: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 10_000 + n))
+}

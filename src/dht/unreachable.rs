@@ -1,0 +1,86 @@
+//! Endpoints that keep leaving queries unanswered: lookups pass them over for a while, so that
+//! dead nodes are not asked again and again and nobody can aim us at a third party.
+//!
+//! One failure is no reason (datagrams get lost); two are, for a minute, and longer each time.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::base::Instant;
+use crate::base::bounded::LimitedMap;
+
+/// Remembers who did not answer.
+#[derive(Debug)]
+pub(super) struct Unreachable(LimitedMap<SocketAddr, Failures>);
+
+#[derive(Debug, Clone, Copy)]
+struct Failures {
+    times: u32,
+    last: Instant,
+}
+
+impl Unreachable {
+    pub fn new() -> Self {
+        Self(LimitedMap::new(ENDPOINTS_MAX))
+    }
+
+    /// A query to `addr` was never answered.
+    pub fn on_dead(&mut self, now: Instant, addr: SocketAddr) {
+        let failures = self.0.get_or_insert_with(addr, || Failures { times: 0, last: now });
+        failures.times = failures.times.saturating_add(1);
+        failures.last = now;
+    }
+
+    /// `addr` spoke.
+    pub fn on_alive(&mut self, addr: &SocketAddr) {
+        self.0.remove(addr);
+    }
+
+    /// Should `addr` be left alone for now?
+    pub fn has(&self, now: Instant, addr: &SocketAddr) -> bool {
+        self.0.peek(addr).is_some_and(|failures| {
+            let doublings = failures.times.saturating_sub(2).min(4);
+            failures.times >= 2 && now.since(failures.last) < PAUSE * (1 << doublings)
+        })
+    }
+
+    /// The network was away: none of it counts.
+    pub fn clear(&mut self) {
+        *self = Self::new();
+    }
+}
+
+/// Endpoints remembered; the longest silent is forgotten first.
+const ENDPOINTS_MAX: usize = 2_048;
+const PAUSE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: u64) -> Instant {
+        Instant::from_micros(secs * 1_000_000)
+    }
+
+    #[test]
+    fn second_failure_pauses_and_a_word_ends_the_pause() {
+        let (mut dead, addr) = (Unreachable::new(), "1.2.3.4:5".parse().unwrap());
+        dead.on_dead(at(0), addr);
+        assert!(!dead.has(at(1), &addr));
+        dead.on_dead(at(10), addr);
+        assert!(dead.has(at(69), &addr) && !dead.has(at(70), &addr));
+        dead.on_dead(at(80), addr);
+        assert!(dead.has(at(190), &addr));
+        dead.on_alive(&addr);
+        assert!(!dead.has(at(190), &addr));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut dead = Unreachable::new();
+        for n in 0..10_000u16 {
+            dead.on_dead(at(0), SocketAddr::from(([1, 2, 3, 4], n)));
+        }
+        assert_eq!(dead.0.len(), ENDPOINTS_MAX);
+    }
+}

@@ -1,0 +1,339 @@
+//! Claims about the KRPC codec.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const ID: NodeId = NodeId::new(*b"abcdefghij0123456789");
+const HASH: InfoHash = InfoHash::new(*b"mnopqrstuvwxyz123456");
+
+fn read(datagram: &[u8]) -> Message<'_> {
+    Message::decode(datagram).unwrap()
+}
+
+fn query(datagram: &[u8]) -> Query<'_> {
+    match read(datagram).body {
+        Body::Query(query) => query,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn fault(datagram: &[u8]) -> Fault {
+    match read(datagram).body {
+        Body::BadQuery(fault) => fault,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn queries_of_the_specification_are_read() {
+    assert_eq!(
+        query(b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:t2:aa1:y1:qe").method,
+        Method::Ping
+    );
+    let find = b"d1:ad2:id20:abcdefghij01234567896:target20:mnopqrstuvwxyz123456e1:q9:find_node1:t2:aa1:y1:qe";
+    assert_eq!(
+        query(find),
+        Query { id: ID, method: Method::FindNode { target: HASH.key() }, want: None }
+    );
+    let get = b"d1:ad2:id20:abcdefghij01234567899:info_hash20:mnopqrstuvwxyz123456e1:q9:get_peers1:t2:aa1:y1:qe";
+    assert_eq!(query(get).method, Method::GetPeers { info_hash: HASH });
+    let announce = b"d1:ad2:id20:abcdefghij012345678912:implied_porti1e9:info_hash20:mnopqrstuvwxyz1234564:porti6881e5:token8:aoeusnthe1:q13:announce_peer1:t2:aa1:y1:qe";
+    let method = Method::AnnouncePeer {
+        info_hash: HASH,
+        port: 6881,
+        implied_port: true,
+        token: b"aoeusnth",
+    };
+    assert_eq!(query(announce).method, method);
+    assert_eq!(read(announce).tid, b"aa");
+}
+
+#[test]
+fn answers_and_errors_of_the_specification_are_read() {
+    let reply = b"d1:rd2:id20:abcdefghij01234567895:token8:aoeusnth6:valuesl6:axje.u6:idhtnmee1:t2:aa1:y1:re";
+    let Body::Reply(reply) = read(reply).body else { panic!() };
+    assert_eq!((reply.id, reply.token), (ID, Some(&b"aoeusnth"[..])));
+    let peers: Vec<_> = reply.peers().map(|p| p.to_string()).collect();
+    assert_eq!(peers, ["97.120.106.101:11893", "105.100.104.116:28269"]);
+    let Body::Error(error) = read(b"d1:eli201e23:A Generic Error Ocurrede1:t2:aa1:y1:ee").body
+    else {
+        panic!()
+    };
+    assert_eq!((error.code, error.text), (201, &b"A Generic Error Ocurred"[..]));
+}
+
+#[test]
+fn odd_but_clear_messages_are_taken() {
+    // Keys in any order, no `v`, a one-byte transaction id, no `implied_port`.
+    let loose = b"d1:y1:q1:t1:x1:q13:announce_peer1:ad5:token1:z4:porti9e9:info_hash20:mnopqrstuvwxyz1234562:id20:abcdefghij0123456789ee";
+    let method =
+        Method::AnnouncePeer { info_hash: HASH, port: 9, implied_port: false, token: b"z" };
+    assert_eq!(query(loose).method, method);
+    // The first of two equal keys is the one.
+    let twice = b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:q3:foo1:t2:aa1:y1:qe";
+    assert_eq!(query(twice).method, Method::Ping);
+    let ro = |text: &str| {
+        let text = format!("d1:ad2:id20:abcdefghij0123456789e1:q4:ping2:ro{text}1:t2:aa1:y1:qe");
+        read(text.as_bytes()).read_only
+    };
+    assert!(ro("i1e") && ro("1:1") && ro("le") && !ro("i0e"));
+    let seen = read(b"d2:ip4:abcd1:rd2:id20:abcdefghij0123456789e1:t2:aa1:y1:re").seen_at;
+    assert_eq!(seen, Some("97.98.99.100:0".parse().unwrap()));
+}
+
+#[test]
+fn transaction_ids_of_1_to_32_bytes_are_taken() {
+    let with = |len: usize| {
+        let tid = "t".repeat(len);
+        let text = format!("d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:t{len}:{tid}1:y1:qe");
+        Message::decode(text.as_bytes()).map(|m| m.tid.len())
+    };
+    for len in [1, 2, 4, 8, 32] {
+        assert_eq!(with(len), Ok(len));
+    }
+    for len in [0, 33, 1024] {
+        assert_eq!(with(len), Err(KrpcError::TransactionId));
+    }
+    let int = b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:ti5e1:y1:qe";
+    assert_eq!(Message::decode(int), Err(KrpcError::TransactionId));
+}
+
+#[test]
+fn wrong_arguments_are_a_fault_that_keeps_the_transaction_id() {
+    for name in
+        ["ping", "find_node", "get_peers", "announce_peer", "get", "put", "sample_infohashes"]
+    {
+        let q = format!("1:q{}:{name}1:t2:aa1:y1:qe", name.len());
+        for (a, want) in [
+            ("", Fault::NoArguments),
+            ("1:ale", Fault::NoArguments),
+            ("1:ai5e", Fault::NoArguments),
+            ("1:a3:abc", Fault::NoArguments),
+            ("1:ade", Fault::Id),
+            ("1:ad2:idi7ee", Fault::Id),
+            ("1:ad2:id0:e", Fault::Id),
+            ("1:ad2:id19:abcdefghij012345678e", Fault::Id),
+            ("1:ad2:id21:abcdefghij01234567890e", Fault::Id),
+        ] {
+            let text = format!("d{a}{q}");
+            assert_eq!(fault(text.as_bytes()), want, "{text}");
+            assert_eq!(read(text.as_bytes()).tid, b"aa");
+        }
+    }
+    assert_eq!(fault(b"d1:ad2:id20:abcdefghij0123456789e1:t2:aa1:y1:qe"), Fault::NoMethod);
+    let with = |name: &str, args: &str| {
+        let q = format!("1:q{}:{name}1:t2:aa1:y1:qe", name.len());
+        let text = format!("d1:ad2:id20:abcdefghij0123456789{args}e{q}");
+        fault(text.as_bytes())
+    };
+    assert_eq!(with("find_node", "6:target19:mnopqrstuvwxyz12345"), Fault::Target);
+    assert_eq!(with("find_node", "6:targetle"), Fault::Target);
+    assert_eq!(with("get_peers", "9:info_hash21:mnopqrstuvwxyz1234567"), Fault::InfoHash);
+    let hash = "9:info_hash20:mnopqrstuvwxyz123456";
+    for port in ["", "4:porti0e", "4:porti65536e", "4:porti-1e", "4:port4:6881"] {
+        assert_eq!(
+            with("announce_peer", &format!("{hash}{port}5:token1:x")),
+            Fault::Port,
+            "{port}"
+        );
+    }
+    assert_eq!(with("announce_peer", &format!("{hash}4:porti1e")), Fault::Token);
+    assert_eq!(with("announce_peer", &format!("{hash}4:porti1e5:tokeni4e")), Fault::Token);
+}
+
+#[test]
+fn unknown_method_keeps_its_target() {
+    let get =
+        b"d1:ad2:id20:abcdefghij01234567896:target20:mnopqrstuvwxyz123456e1:q3:get1:t2:aa1:y1:qe";
+    let method = Method::Unknown { name: b"get", target: Some(HASH.key()), writes: false };
+    assert_eq!(query(get).method, method);
+    let vote = b"d1:ad2:id20:abcdefghij01234567899:info_hash20:mnopqrstuvwxyz1234565:token1:xe1:q4:vote1:t2:aa1:y1:qe";
+    let method = Method::Unknown { name: b"vote", target: Some(HASH.key()), writes: true };
+    assert_eq!(query(vote).method, method);
+}
+
+#[test]
+fn junk_is_no_message() {
+    let good = b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:t2:aa1:y1:qe";
+    for len in 0..good.len() {
+        assert!(Message::decode(&good[..len]).is_err(), "cut at {len}");
+    }
+    for junk in [
+        &b"le"[..],
+        b"i1e",
+        b"de",
+        b"d1:t2:aae",
+        b"d1:t2:aa1:y1:xe",
+        b"d1:t2:aa1:yi1ee",
+        b"d1:t2:aa1:y1:re",
+        b"d1:rle1:t2:aa1:y1:re",
+        b"d1:rd2:id19:abcdefghij012345678e1:t2:aa1:y1:re",
+        b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:t2:aa1:y1:qex",
+        b"99999999999:x",
+    ] {
+        assert!(Message::decode(junk).is_err(), "{}", String::from_utf8_lossy(junk));
+    }
+    for nested in [b"l".repeat(1400), b"d1:a".repeat(300), b"l".repeat(65_000)] {
+        assert!(Message::decode(&nested).is_err());
+    }
+    let inside =
+        [b"d1:ad2:id20:abcdefghij01234567891:x".to_vec(), b"l".repeat(30_000), b"e".repeat(30_000)]
+            .concat();
+    assert!(Message::decode(&[&inside[..], b"e1:q4:ping1:t2:aa1:y1:qe"].concat()).is_err());
+}
+
+#[test]
+fn values_of_odd_kinds_are_passed_over() {
+    let text = [
+        &b"d1:rd2:id20:abcdefghij01234567896:valuesl0:5:abcde6:abcdef7:abcdefg18:abcdefghijklmnopqri5ele"[..],
+        b"6:ghijklee1:t2:aa1:y1:re",
+    ]
+    .concat();
+    let Body::Reply(reply) = read(&text).body else { panic!() };
+    assert_eq!(reply.peers().count(), 3);
+}
+
+#[test]
+fn answer_never_exceeds_its_limit() {
+    for (peer, node) in [("1.2.3.4:5", "1.2.3.4:6"), ("[2001:db8::1]:5", "[2001:db8::1]:6")] {
+        let nodes = vec![(ID, node.parse().unwrap()); 8];
+        let values: Vec<SocketAddr> = vec![peer.parse().unwrap(); 500];
+        for tid_len in [1, 4, 32] {
+            for limit in [500, 1024, 1200] {
+                let answer = Answer {
+                    tid: &[7; 32][..tid_len],
+                    to: peer.parse().unwrap(),
+                    id: ID,
+                    nodes: Some(&nodes),
+                    token: Some(b"12345678"),
+                    values: &values,
+                };
+                let mut out = b"before".to_vec();
+                encode_answer(&mut out, &answer, limit);
+                let len = out.len() - 6;
+                assert!(len <= limit && len + 22 > limit, "{len} of {limit}");
+                let Body::Reply(reply) = read(&out[6..]).body else { panic!() };
+                assert!(reply.peers().count() > 0);
+            }
+        }
+    }
+}
+
+fn keys_ascend(value: Value<'_>) -> bool {
+    match value {
+        Value::Dict(dict) => {
+            let keys: Vec<_> = dict.iter().map(|(k, _)| k).collect();
+            keys.is_sorted() && dict.iter().all(|(_, v)| keys_ascend(v))
+        }
+        Value::List(list) => list.iter().all(keys_ascend),
+        Value::Int(_) | Value::Bytes(_) => true,
+    }
+}
+
+fn canonical(bytes: &[u8]) -> bool {
+    keys_ascend(bencode::parse(bytes, Limits::MESSAGE).unwrap())
+}
+
+proptest! {
+    #[test]
+    fn queries_read_back(
+        tid in prop::collection::vec(any::<u8>(), 1..=32),
+        id in any::<[u8; 20]>(),
+        key in any::<[u8; 20]>(),
+        port in 1..=u16::MAX,
+        token in prop::collection::vec(any::<u8>(), 0..40),
+        which in 0..5,
+        flag in any::<bool>(),
+    ) {
+        let info_hash = InfoHash::new(key);
+        let method = match which {
+            0 => Method::Ping,
+            1 => Method::FindNode { target: Key::new(key) },
+            2 => Method::GetPeers { info_hash },
+            3 => Method::AnnouncePeer { info_hash, port, implied_port: flag, token: &token },
+            _ => Method::Unknown { name: b"sample", target: Some(Key::new(key)), writes: flag },
+        };
+        let head = QueryHead { tid: &tid, id: NodeId::new(id), read_only: flag };
+        let mut out = Vec::new();
+        encode_query(&mut out, head, &method);
+        prop_assert!(canonical(&out));
+        let back = Message::decode(&out).unwrap();
+        let query = Query { id: NodeId::new(id), method, want: None };
+        prop_assert_eq!(back.body, Body::Query(query));
+        prop_assert_eq!((back.tid, back.read_only), (&tid[..], flag));
+        prop_assert_eq!(back.version, Some(&VERSION[..]));
+    }
+
+    #[test]
+    fn answers_read_back(
+        tid in prop::collection::vec(any::<u8>(), 1..=32),
+        id in any::<[u8; 20]>(),
+        to in any::<([u8; 4], u16)>(),
+        nodes in prop::option::of(prop::collection::vec(any::<([u8; 20], [u8; 4], u16)>(), 0..=8)),
+        token in prop::option::of(prop::collection::vec(any::<u8>(), 0..20)),
+        v4 in prop::collection::vec(any::<([u8; 4], u16)>(), 0..10),
+        v6 in prop::collection::vec(any::<([u8; 16], u16)>(), 0..10),
+    ) {
+        let nodes: Option<Vec<_>> = nodes.map(|nodes| nodes.into_iter()
+            .map(|(id, ip, port)| (NodeId::new(id), SocketAddr::from((ip, port)))).collect());
+        let values: Vec<SocketAddr> =
+            v4.into_iter().map(SocketAddr::from).chain(v6.into_iter().map(SocketAddr::from)).collect();
+        let answer = Answer {
+            tid: &tid,
+            to: SocketAddr::from(to),
+            id: NodeId::new(id),
+            nodes: nodes.as_deref(),
+            token: token.as_deref(),
+            values: &values,
+        };
+        let mut out = Vec::new();
+        encode_answer(&mut out, &answer, 1200);
+        prop_assert!(canonical(&out));
+        let back = Message::decode(&out).unwrap();
+        let Body::Reply(reply) = back.body else { panic!() };
+        prop_assert_eq!((back.tid, back.seen_at), (&tid[..], Some(SocketAddr::from(to))));
+        prop_assert_eq!((reply.id, reply.token), (NodeId::new(id), token.as_deref()));
+        prop_assert_eq!(reply.contacts(Family::V4).collect::<Vec<_>>(), nodes.unwrap_or_default());
+        prop_assert_eq!(reply.peers().collect::<Vec<_>>(), values);
+    }
+
+    #[test]
+    fn errors_read_back(tid in prop::collection::vec(any::<u8>(), 1..=32), text in "[ -~]{0,40}") {
+        let mut out = Vec::new();
+        encode_error(&mut out, &tid, ErrorCode::Protocol, &text);
+        prop_assert!(canonical(&out));
+        let back = Message::decode(&out).unwrap();
+        prop_assert_eq!(back.body, Body::Error(ErrorReply { code: 203, text: text.as_bytes() }));
+    }
+
+    #[test]
+    fn no_bytes_whatsoever_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        if let Ok(message) = Message::decode(&bytes) {
+            prop_assert!((1..=TRANSACTION_ID_MAX).contains(&message.tid.len()));
+        }
+    }
+
+    #[test]
+    fn a_flipped_message_never_panics(at in any::<usize>(), flip in any::<u8>(), cut in any::<usize>()) {
+        let nodes = vec![(ID, "1.2.3.4:5".parse().unwrap()); 3];
+        let answer = Answer {
+            tid: b"abcd",
+            to: "9.9.9.9:9".parse().unwrap(),
+            id: ID,
+            nodes: Some(&nodes),
+            token: Some(b"token"),
+            values: &["1.1.1.1:1".parse().unwrap()],
+        };
+        let mut out = Vec::new();
+        encode_answer(&mut out, &answer, 1200);
+        let at = at % out.len();
+        out[at] ^= flip;
+        out.truncate(out.len() - cut % 3);
+        if let Ok(Message { body: Body::Reply(reply), .. }) = Message::decode(&out) {
+            reply.peers().count();
+            reply.contacts(Family::V4).count();
+            reply.contacts(Family::V6).count();
+        }
+    }
+}
