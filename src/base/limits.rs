@@ -33,3 +33,12 @@ const _: () = assert!(PIECES_MAX / 8 + 16 <= PEER_MESSAGE_MAX, "the largest bitf
 const _: () = assert!(BLOCK_LEN as usize + 13 <= PEER_MESSAGE_MAX, "a block is one message");
 const _: () = assert!(DATAGRAM_SEND_MAX <= DATAGRAM_READ_MAX, "we can read what we send");
 const _: () = assert!(MESSAGE_TOKENS_MAX < TORRENT_TOKENS_MAX, "a torrent holds more than a message");
+
+/// Accepted connections that have not yet sent their handshake. The oldest leaves for a new one.
+pub const HANDSHAKES_PENDING_MAX: usize = 200;
+/// The same, from one address: several clients behind one NAT fit, a flood does not.
+pub const HANDSHAKES_PENDING_PER_IP_MAX: usize = 20;
+/// Torrents in one engine.
+pub const TORRENTS_MAX: usize = 100_000;
+/// DHT operations that the host has asked for and that are not over.
+pub const DHT_COMMANDS_MAX: usize = 10_000;

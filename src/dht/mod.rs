@@ -22,7 +22,7 @@ mod vote;
 #[cfg(test)]
 mod tests;
 
-pub use config::Config;
+pub use config::{Config, PER_IP_RATE};
 pub use event::{Event, LookupId, LookupKind, LookupReport, Output, PingId, SavedContact};
 pub use node::{LookupProgress, Node};
 pub use security::{is_valid_id, make_id};

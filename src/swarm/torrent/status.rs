@@ -17,6 +17,11 @@ impl Torrent {
         self.phase
     }
 
+    /// Is nobody connected although somebody is needed?
+    pub fn is_lonely(&self) -> bool {
+        self.peers.is_empty() && matches!(self.phase, Phase::FetchingMetadata | Phase::Downloading)
+    }
+
     /// Would more peers help?
     pub fn wants_peers(&self) -> bool {
         let here = self.peers.len() + self.candidates.dialling() + self.candidates.ready();

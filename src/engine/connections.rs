@@ -1,0 +1,223 @@
+//! The table of connections: whose each one is, dials that wait for a free slot, and strangers that
+//! have connected but not yet said which torrent they want.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::base::Instant;
+use crate::base::limits::{HANDSHAKES_PENDING_MAX, HANDSHAKES_PENDING_PER_IP_MAX};
+use crate::engine::TorrentId;
+use crate::peer::ConnId;
+
+/// Whose a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// Being dialled for a torrent.
+    Dialling(TorrentId),
+    /// Connected to us; its handshake will say which torrent it wants.
+    Stranger,
+    /// Belongs to a torrent.
+    Torrent(TorrentId),
+}
+
+/// All connections of an engine.
+#[derive(Debug)]
+pub(super) struct Connections {
+    open: BTreeMap<ConnId, (Owner, SocketAddr)>,
+    strangers: VecDeque<(Instant, ConnId, SocketAddr)>,
+    queue: VecDeque<(TorrentId, SocketAddr)>,
+    dialling: usize,
+    next: u64,
+    connections_max: usize,
+    half_open_max: usize,
+}
+
+impl Connections {
+    pub(super) fn new(connections_max: usize, half_open_max: usize) -> Self {
+        Self {
+            open: BTreeMap::new(),
+            strangers: VecDeque::new(),
+            queue: VecDeque::new(),
+            dialling: 0,
+            next: 1,
+            connections_max,
+            half_open_max,
+        }
+    }
+
+    pub(super) fn owner(&self, conn: ConnId) -> Option<(Owner, SocketAddr)> {
+        self.open.get(&conn).copied()
+    }
+
+    /// Admits a stranger. The second value is a stranger that had to leave for it.
+    pub(super) fn accept(
+        &mut self,
+        now: Instant,
+        addr: SocketAddr,
+    ) -> Option<(ConnId, Option<ConnId>)> {
+        let from_ip = self.strangers.iter().filter(|(_, _, a)| a.ip() == addr.ip()).count();
+        if from_ip >= HANDSHAKES_PENDING_PER_IP_MAX {
+            return None;
+        }
+        // The oldest silent stranger goes: an honest peer says hello within milliseconds.
+        let crowded = self.strangers.len() >= HANDSHAKES_PENDING_MAX
+            || (self.open.len() >= self.connections_max && !self.strangers.is_empty());
+        let evicted = if crowded { self.strangers.pop_front().map(|(_, c, _)| c) } else { None };
+        if let Some(conn) = evicted {
+            self.open.remove(&conn);
+        }
+        if self.open.len() >= self.connections_max {
+            return None;
+        }
+        let conn = self.name();
+        self.open.insert(conn, (Owner::Stranger, addr));
+        self.strangers.push_back((now + HANDSHAKE_TIMEOUT, conn, addr));
+        Some((conn, evicted))
+    }
+
+    /// The stranger named its torrent.
+    pub(super) fn adopt(&mut self, conn: ConnId, torrent: TorrentId) {
+        self.strangers.retain(|(_, c, _)| *c != conn);
+        if let Some(entry) = self.open.get_mut(&conn) {
+            entry.0 = Owner::Torrent(torrent);
+        }
+    }
+
+    /// Strangers whose time to say hello is over; they are forgotten.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<ConnId> {
+        let mut late = Vec::new();
+        while let Some((deadline, conn, _)) = self.strangers.front().copied() {
+            if deadline > now {
+                break;
+            }
+            self.strangers.pop_front();
+            self.open.remove(&conn);
+            late.push(conn);
+        }
+        late
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.strangers.front().map(|(deadline, _, _)| *deadline)
+    }
+
+    /// Queues a dial. A torrent bounds its own dials under way, and with that its share of the queue.
+    pub(super) fn queue_dial(&mut self, torrent: TorrentId, addr: SocketAddr) {
+        self.queue.push_back((torrent, addr));
+    }
+
+    /// The next dial to make, if there is room for it.
+    pub(super) fn next_dial(&mut self) -> Option<(ConnId, SocketAddr)> {
+        if self.dialling >= self.half_open_max || self.open.len() >= self.connections_max {
+            return None;
+        }
+        let (torrent, addr) = self.queue.pop_front()?;
+        let conn = self.name();
+        self.open.insert(conn, (Owner::Dialling(torrent), addr));
+        self.dialling += 1;
+        Some((conn, addr))
+    }
+
+    /// A dial succeeded.
+    pub(super) fn dialled(&mut self, conn: ConnId, torrent: TorrentId) {
+        if let Some(entry) = self.open.get_mut(&conn) {
+            entry.0 = Owner::Torrent(torrent);
+            self.dialling -= 1;
+        }
+    }
+
+    /// A connection or dial is over.
+    pub(super) fn remove(&mut self, conn: ConnId) -> Option<(Owner, SocketAddr)> {
+        let (owner, addr) = self.open.remove(&conn)?;
+        match owner {
+            Owner::Dialling(_) => self.dialling -= 1,
+            Owner::Stranger => self.strangers.retain(|(_, c, _)| *c != conn),
+            Owner::Torrent(_) => {}
+        }
+        Some((owner, addr))
+    }
+
+    /// A torrent is gone: its queued dials too. Its dials under way are returned, to be closed.
+    pub(super) fn forget(&mut self, torrent: TorrentId) -> Vec<ConnId> {
+        self.queue.retain(|(t, _)| *t != torrent);
+        let gone: Vec<ConnId> = self
+            .open
+            .iter()
+            .filter(|(_, (owner, _))| {
+                *owner == Owner::Dialling(torrent) || *owner == Owner::Torrent(torrent)
+            })
+            .map(|(conn, _)| *conn)
+            .collect();
+        gone.iter().for_each(|conn| {
+            self.remove(*conn);
+        });
+        gone
+    }
+
+    pub(super) fn strangers(&self) -> Vec<ConnId> {
+        self.strangers.iter().map(|(_, conn, _)| *conn).collect()
+    }
+
+    fn name(&mut self) -> ConnId {
+        let conn = ConnId(self.next);
+        self.next += 1;
+        conn
+    }
+}
+
+/// How long a stranger may take to say which torrent it wants.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(n: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, n], 1000))
+    }
+
+    #[test]
+    fn silent_strangers_make_room_for_new_ones() {
+        let mut c = Connections::new(1000, 10);
+        let mut first = None;
+        for n in 0..HANDSHAKES_PENDING_MAX {
+            let addr = SocketAddr::from((
+                [10, 0, u8::try_from(n / 250).unwrap(), u8::try_from(n % 250).unwrap()],
+                1,
+            ));
+            let (conn, evicted) = c.accept(Instant::ZERO, addr).unwrap();
+            assert_eq!(evicted, None);
+            first.get_or_insert(conn);
+        }
+        let (_, evicted) = c.accept(Instant::ZERO, SocketAddr::from(([10, 9, 9, 9], 1))).unwrap();
+        assert_eq!(evicted, first);
+        assert_eq!(c.owner(first.unwrap()), None);
+        assert_eq!(c.expire(Instant::ZERO + HANDSHAKE_TIMEOUT).len(), HANDSHAKES_PENDING_MAX);
+    }
+
+    #[test]
+    fn one_address_cannot_take_every_place() {
+        let mut c = Connections::new(1000, 10);
+        for _ in 0..HANDSHAKES_PENDING_PER_IP_MAX {
+            assert!(c.accept(Instant::ZERO, at(1)).is_some());
+        }
+        assert!(c.accept(Instant::ZERO, at(1)).is_none());
+        assert!(c.accept(Instant::ZERO, at(2)).is_some());
+    }
+
+    #[test]
+    fn dials_wait_for_a_free_slot() {
+        let mut c = Connections::new(10, 1);
+        let t = TorrentId(1);
+        c.queue_dial(t, at(1));
+        c.queue_dial(t, at(2));
+        let (first, _) = c.next_dial().unwrap();
+        assert_eq!(c.next_dial(), None);
+        c.dialled(first, t);
+        let (second, addr) = c.next_dial().unwrap();
+        assert_eq!(addr, at(2));
+        assert_eq!(c.forget(t), [first, second]);
+        assert_eq!(c.next_dial(), None);
+    }
+}

@@ -1,0 +1,214 @@
+//! When a torrent asks the DHT: at once, again with back-off while it has nobody, at once when the
+//! table grows, and every 14 minutes to stay announced (BEP 5 lets announces expire at 15 or later).
+
+use std::time::Duration;
+
+use crate::base::Instant;
+use crate::dht::{LookupId, LookupReport};
+use crate::engine::SocketId;
+
+/// What the lookups of a torrent have come to, over all its nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DiscoveryStatus {
+    /// Lookups that are over.
+    pub lookups_done: usize,
+    /// Lookups under way.
+    pub running: usize,
+    /// Nodes asked, in all lookups.
+    pub asked: usize,
+    /// Nodes that answered, in all lookups.
+    pub answered: usize,
+    /// Peers named by the DHT, with repetitions between lookups.
+    pub peers_found: usize,
+    /// Nodes that hold our announce, by the last lookup.
+    pub announced: usize,
+}
+
+/// How much a torrent needs another lookup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// It has nobody.
+    Nobody,
+    /// More peers would help.
+    More,
+    /// Only the announce has to be kept alive.
+    Nothing,
+}
+
+/// The lookups of one torrent.
+#[derive(Debug, Default)]
+pub(super) struct Discovery {
+    running: Vec<(SocketId, LookupId)>,
+    next_at: Option<Instant>,
+    fruitless: u32,
+    last_announce: Option<Instant>,
+    done: DiscoveryStatus,
+}
+
+impl Discovery {
+    /// The first lookup is due at once.
+    pub(super) fn start(now: Instant) -> Self {
+        Self { next_at: Some(now), ..Self::default() }
+    }
+
+    /// Is a lookup due?
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.next_at.is_some_and(|at| at <= now)
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.next_at
+    }
+
+    /// A lookup began on each of these nodes.
+    pub(super) fn on_started(
+        &mut self,
+        now: Instant,
+        running: Vec<(SocketId, LookupId)>,
+        announces: bool,
+    ) {
+        if announces {
+            self.last_announce = Some(now);
+        }
+        self.next_at = None;
+        self.done.announced = 0;
+        if running.is_empty() {
+            self.next_at = Some(now + RETRY_MAX);
+        }
+        self.running = running;
+    }
+
+    /// One of ours is over. When the last one is, the next is planned: soon if it brought nobody.
+    pub(super) fn on_done(
+        &mut self,
+        now: Instant,
+        socket: SocketId,
+        lookup: LookupId,
+        report: &LookupReport,
+        need: Need,
+    ) {
+        self.running.retain(|r| *r != (socket, lookup));
+        self.done.lookups_done += 1;
+        self.done.asked += report.asked;
+        self.done.answered += report.answered;
+        self.done.announced += report.announced;
+        if !self.running.is_empty() {
+            return;
+        }
+        let (first, longest) = match need {
+            Need::Nobody => (RETRY_FIRST, RETRY_MAX),
+            Need::More | Need::Nothing => (MORE_FIRST, MORE_MAX),
+        };
+        let retry = first.saturating_mul(1 << self.fruitless.min(10)).min(longest);
+        self.fruitless = self.fruitless.saturating_add(1);
+        let renew =
+            self.last_announce.map_or(ANNOUNCE_EVERY, |at| (at + ANNOUNCE_EVERY).since(now));
+        // An announce that nobody took is as urgent as a search that found nobody.
+        let unheard = self.last_announce.is_some() && self.done.announced == 0;
+        let wait = if need != Need::Nothing || unheard { retry.min(renew) } else { renew };
+        self.next_at = Some(now + wait);
+    }
+
+    /// The lookup named new peers: the next search may start its back-off anew.
+    pub(super) fn on_peers(&mut self, count: usize) {
+        self.done.peers_found += count;
+    }
+
+    /// The table grew, or peers are wanted again: look now rather than at the end of the back-off.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        if self.running.is_empty() {
+            self.next_at = Some(self.next_at.map_or(now, |at| at.min(now)));
+            self.fruitless = 0;
+        }
+    }
+
+    pub(super) fn running(&self) -> &[(SocketId, LookupId)] {
+        &self.running
+    }
+
+    /// Stop looking; the running lookups are returned, to be cancelled.
+    pub(super) fn stop(&mut self) -> Vec<(SocketId, LookupId)> {
+        self.next_at = None;
+        std::mem::take(&mut self.running)
+    }
+
+    /// Totals of what is over; the caller adds the progress of what is running.
+    pub(super) fn status(&self) -> DiscoveryStatus {
+        DiscoveryStatus { running: self.running.len(), ..self.done }
+    }
+}
+
+/// The first pause after a lookup that brought nobody; doubles up to [`RETRY_MAX`].
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// The longest pause between lookups of a torrent that has nobody.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// The same for a torrent that has somebody and could use more.
+const MORE_FIRST: Duration = Duration::from_secs(15);
+const MORE_MAX: Duration = Duration::from_secs(5 * 60);
+/// Nodes keep an announce for 15 minutes or more; a minute early allows for a slow lookup.
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(14 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::InfoHash;
+    use crate::dht::LookupKind;
+
+    fn report(announced: usize) -> LookupReport {
+        LookupReport {
+            kind: LookupKind::GetPeers(InfoHash::new([0; 20])),
+            asked: 5,
+            answered: 3,
+            dead: 2,
+            closest: None,
+            nodes: Vec::new(),
+            peers: 0,
+            announced,
+            took: Duration::ZERO,
+        }
+    }
+
+    fn one_round(d: &mut Discovery, now: Instant, announced: usize, need: Need) -> Duration {
+        let id = (SocketId(0), LookupId(1));
+        d.on_started(now, vec![id], announced > 0);
+        d.on_done(now, id.0, id.1, &report(announced), need);
+        d.poll_timeout().unwrap().since(now)
+    }
+
+    #[test]
+    fn pause_doubles_while_nobody_is_found_and_stays_bounded() {
+        let mut d = Discovery::start(Instant::ZERO);
+        assert!(d.is_due(Instant::ZERO));
+        let pauses: Vec<u64> =
+            (0..9).map(|_| one_round(&mut d, Instant::ZERO, 0, Need::Nobody).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        d.hurry(Instant::ZERO);
+        assert!(d.is_due(Instant::ZERO));
+        assert_eq!(one_round(&mut d, Instant::ZERO, 0, Need::Nobody).as_secs(), 1);
+    }
+
+    #[test]
+    fn contented_torrent_announces_again_within_fifteen_minutes() {
+        let mut d = Discovery::start(Instant::ZERO);
+        assert_eq!(one_round(&mut d, Instant::ZERO, 8, Need::Nothing), ANNOUNCE_EVERY);
+        assert!(ANNOUNCE_EVERY <= Duration::from_secs(15 * 60));
+        assert_eq!(d.status().lookups_done, 1);
+        assert_eq!(d.status().announced, 8);
+    }
+
+    #[test]
+    fn torrent_with_some_peers_looks_less_often_than_one_with_none() {
+        let mut d = Discovery::start(Instant::ZERO);
+        let pauses: Vec<u64> =
+            (0..6).map(|_| one_round(&mut d, Instant::ZERO, 0, Need::More).as_secs()).collect();
+        assert_eq!(pauses, [15, 30, 60, 120, 240, 300]);
+    }
+
+    #[test]
+    fn grown_table_does_not_start_a_second_lookup() {
+        let mut d = Discovery::start(Instant::ZERO);
+        d.on_started(Instant::ZERO, vec![(SocketId(0), LookupId(1))], false);
+        d.hurry(Instant::ZERO);
+        assert!(!d.is_due(Instant::FAR_FUTURE));
+    }
+}

@@ -1,0 +1,136 @@
+//! Names that the engine shares with its host, its effects and its news.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use crate::dht;
+use crate::peer::{CloseReason, ConnId};
+use crate::swarm::{self, DiskRequest};
+
+/// Names one UDP socket of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SocketId(pub u8);
+
+/// Names one torrent; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TorrentId(pub u32);
+
+/// Names one DHT operation that the host asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommandId(pub u64);
+
+/// An effect that the host carries out. The host drains these after every call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Send a datagram.
+    Transmit {
+        /// From which socket.
+        socket: SocketId,
+        /// Where to.
+        to: SocketAddr,
+        /// The bytes.
+        datagram: Vec<u8>,
+    },
+    /// Connect; answer with `handle_connected` or `handle_connect_failed`.
+    Connect {
+        /// Its name from now on.
+        conn: ConnId,
+        /// Where to.
+        addr: SocketAddr,
+    },
+    /// Write these bytes.
+    Send {
+        /// Which connection.
+        conn: ConnId,
+        /// Whole messages.
+        bytes: Bytes,
+    },
+    /// Write a piece message: its head, then the block, uncopied.
+    SendBlock {
+        /// Which connection.
+        conn: ConnId,
+        /// Length prefix, id, piece index, offset.
+        head: [u8; 13],
+        /// The payload.
+        block: Bytes,
+    },
+    /// Write what is queued, then close. No `handle_closed` follows.
+    Close {
+        /// Which connection.
+        conn: ConnId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// A job for a torrent's storage.
+    Disk {
+        /// Whose.
+        torrent: TorrentId,
+        /// What.
+        request: DiskRequest,
+    },
+    /// Something the host may want to know.
+    Event(Event),
+}
+
+/// News from the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// From a torrent.
+    Torrent {
+        /// Which.
+        torrent: TorrentId,
+        /// What.
+        event: swarm::Event,
+    },
+    /// A lookup for a torrent is over.
+    LookupDone {
+        /// Which torrent.
+        torrent: TorrentId,
+        /// What it did.
+        report: dht::LookupReport,
+    },
+    /// About a DHT operation that the host asked for.
+    Command {
+        /// Which.
+        command: CommandId,
+        /// What.
+        event: NodeEvent,
+    },
+    /// A node needs addresses to start from: resolve the bootstrap names and call `bootstrap`.
+    NeedBootstrap(SocketId),
+    /// A node learned the address that the world sees (BEP 42).
+    ExternalAddress(SocketId, std::net::IpAddr),
+}
+
+/// What came of a DHT operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeEvent {
+    /// New peers.
+    Peers(Vec<SocketAddr>),
+    /// One node's lookup is over; `last` if no other node still works on this command.
+    Done {
+        /// What it did.
+        report: dht::LookupReport,
+        /// No further event names this command.
+        last: bool,
+    },
+    /// A ping is over.
+    Pinged {
+        /// The answering node's id.
+        id: Option<crate::base::NodeId>,
+        /// How long it took; `None` if no answer came.
+        rtt: Option<std::time::Duration>,
+    },
+}
+
+/// Why a torrent was not added.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddError {
+    /// It is here already.
+    #[error("this torrent is being worked on already")]
+    Duplicate(TorrentId),
+    /// The engine has all the torrents it may have.
+    #[error("too many torrents")]
+    Full,
+}

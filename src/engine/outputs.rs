@@ -1,0 +1,251 @@
+//! What comes out of the cores: carried on to the host, or across to the other side. Here a peer
+//! that a lookup named becomes a candidate, and a lonely torrent's lookup is started.
+
+use std::net::SocketAddr;
+
+use crate::base::Instant;
+use crate::base::addr::Family;
+use crate::base::time::soonest;
+use crate::dht::{self, LookupId};
+use crate::engine::discovery::{Discovery, Need};
+use crate::engine::switchboard::{Asker, Engine};
+use crate::engine::{Event, NodeEvent, Output, SocketId, TorrentId};
+use crate::swarm::{self, PeerSource, Phase, Torrent};
+use crate::wire::metainfo::Info;
+
+impl Engine {
+    // Runs `act` on a torrent, then carries its outputs on and notes when it wants to be woken.
+    pub(super) fn with_torrent(
+        &mut self,
+        now: Instant,
+        id: TorrentId,
+        act: impl FnOnce(&mut Torrent),
+    ) {
+        let Some(slot) = self.torrents.get_mut(&id) else { return };
+        act(&mut slot.torrent);
+        let mut closed = false;
+        while let Some(output) = self.torrents.get_mut(&id).and_then(|s| s.torrent.poll_output()) {
+            closed |= matches!(output, swarm::Output::Close { .. });
+            self.on_torrent_output(now, id, output);
+        }
+        self.look_up(now, id);
+        self.start_dials_if(closed);
+        self.note_wake(id);
+    }
+
+    pub(super) fn start_dials_if(&mut self, room: bool) {
+        if room {
+            self.start_dials();
+        }
+    }
+
+    pub(super) fn note_wake(&mut self, id: TorrentId) {
+        let Some(slot) = self.torrents.get_mut(&id) else { return };
+        let discovery = slot.discovery.as_ref().and_then(Discovery::poll_timeout);
+        let wake = soonest(slot.torrent.poll_timeout(), discovery);
+        if wake != slot.wake {
+            if let Some(at) = slot.wake {
+                self.wakes.remove(&(at, id));
+            }
+            if let Some(at) = wake {
+                self.wakes.insert((at, id));
+            }
+            slot.wake = wake;
+        }
+    }
+
+    fn on_torrent_output(&mut self, now: Instant, id: TorrentId, output: swarm::Output) {
+        let translated = match output {
+            swarm::Output::Connect { addr } => {
+                self.connections.queue_dial(id, addr);
+                self.start_dials();
+                return;
+            }
+            swarm::Output::Send { conn, bytes } => Output::Send { conn, bytes },
+            swarm::Output::SendBlock { conn, head, block } => {
+                Output::SendBlock { conn, head, block }
+            }
+            swarm::Output::Close { conn, reason } => {
+                self.connections.remove(conn);
+                Output::Close { conn, reason }
+            }
+            swarm::Output::Disk(request) => Output::Disk { torrent: id, request },
+            swarm::Output::Event(event) => {
+                self.on_torrent_event(now, id, &event);
+                Output::Event(Event::Torrent { torrent: id, event })
+            }
+        };
+        self.outputs.push_back(translated);
+    }
+
+    fn on_torrent_event(&mut self, now: Instant, id: TorrentId, event: &swarm::Event) {
+        match event {
+            swarm::Event::DhtNode { addr } => {
+                for slot in self.nodes.iter_mut().filter(|s| s.family == Family::of(addr)) {
+                    slot.node.add_contact(now, *addr);
+                }
+            }
+            swarm::Event::MetadataReady { info } => {
+                // BEP 27, for a magnet: now that we know, no further lookup.
+                if Info::decode(info).is_ok_and(|i| i.private) {
+                    self.end_discovery(id);
+                }
+            }
+            swarm::Event::Failed(_) | swarm::Event::MetadataUnusable { .. } => {
+                self.end_discovery(id)
+            }
+            swarm::Event::Opened { .. }
+            | swarm::Event::PieceVerified(_)
+            | swarm::Event::PieceFailed(_)
+            | swarm::Event::Finished
+            | swarm::Event::PeerMisbehaved { .. }
+            | swarm::Event::PeerBanned { .. } => {}
+        }
+    }
+
+    fn end_discovery(&mut self, id: TorrentId) {
+        let Some(slot) = self.torrents.get_mut(&id) else { return };
+        let Some(mut discovery) = slot.discovery.take() else { return };
+        for (socket, lookup) in discovery.stop() {
+            self.lookups.remove(&(socket, lookup));
+            if let Some(node) = self.nodes.iter_mut().find(|s| s.socket == socket) {
+                node.node.cancel(lookup);
+            }
+        }
+    }
+
+    // Starts the torrent's lookup if one is due. With a port of ours to name, the lookup announces.
+    fn look_up(&mut self, now: Instant, id: TorrentId) {
+        let Some(slot) = self.torrents.get_mut(&id) else { return };
+        let Some(discovery) = slot.discovery.as_mut().filter(|d| d.is_due(now)) else { return };
+        if slot.torrent.phase() == Phase::Stopped {
+            discovery.stop();
+            return;
+        }
+        let hash = slot.info_hash;
+        let started = self.nodes.iter_mut().map(|n| {
+            let lookup = match self.config.listen_port.filter(|_| slot.announces) {
+                Some(port) if port == n.port => n.node.announce(now, hash, None),
+                Some(port) => n.node.announce(now, hash, Some(port)),
+                None => n.node.get_peers(now, hash),
+            };
+            self.lookups.insert((n.socket, lookup), Asker::Torrent(id));
+            (n.socket, lookup)
+        });
+        let started = started.collect();
+        discovery.on_started(now, started, slot.announces);
+        self.drain_nodes(now);
+    }
+
+    pub(super) fn drain_nodes(&mut self, now: Instant) {
+        for at in 0..self.nodes.len() {
+            self.drain_node(now, at);
+        }
+    }
+
+    pub(super) fn drain_node(&mut self, now: Instant, at: usize) {
+        let socket = self.nodes[at].socket;
+        while let Some(output) = self.nodes[at].node.poll_output() {
+            match output {
+                dht::Output::Transmit { to, datagram } => {
+                    self.outputs.push_back(Output::Transmit { socket, to, datagram });
+                }
+                dht::Output::Event(event) => self.on_node_event(now, socket, event),
+            }
+        }
+    }
+
+    fn on_node_event(&mut self, now: Instant, socket: SocketId, event: dht::Event) {
+        match event {
+            dht::Event::PeersFound { lookup, peers } => self.on_peers(now, socket, lookup, peers),
+            dht::Event::LookupDone { lookup, report } => {
+                self.on_lookup(now, socket, lookup, report)
+            }
+            dht::Event::PingDone { ping, id, rtt } => {
+                if let Some(command) = self.pings.remove(&(socket, ping)) {
+                    let event = NodeEvent::Pinged { id, rtt };
+                    self.outputs.push_back(Output::Event(Event::Command { command, event }));
+                }
+            }
+            dht::Event::NeedBootstrap => {
+                self.outputs.push_back(Output::Event(Event::NeedBootstrap(socket)));
+            }
+            dht::Event::TableGrew { .. } => self.hurry_lonely(now),
+            dht::Event::ExternalAddress(ip) => {
+                self.outputs.push_back(Output::Event(Event::ExternalAddress(socket, ip)));
+            }
+            dht::Event::IdChanged(_) => {}
+        }
+    }
+
+    // The table grew: whoever has no peers looks again now.
+    fn hurry_lonely(&mut self, now: Instant) {
+        let lonely: Vec<TorrentId> = self
+            .torrents
+            .iter()
+            .filter(|(_, s)| s.discovery.is_some() && s.torrent.is_lonely())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in lonely {
+            if let Some(d) = self.torrents.get_mut(&id).and_then(|s| s.discovery.as_mut()) {
+                d.hurry(now);
+            }
+            self.note_wake(id);
+        }
+    }
+
+    fn on_peers(
+        &mut self,
+        now: Instant,
+        socket: SocketId,
+        lookup: LookupId,
+        peers: Vec<SocketAddr>,
+    ) {
+        match self.lookups.get(&(socket, lookup)).copied() {
+            Some(Asker::Torrent(id)) => {
+                if let Some(d) = self.torrents.get_mut(&id).and_then(|s| s.discovery.as_mut()) {
+                    d.on_peers(peers.len());
+                }
+                self.with_torrent(now, id, |t| t.add_peers(now, PeerSource::Dht, &peers));
+            }
+            Some(Asker::Command(command)) => {
+                let event = NodeEvent::Peers(peers);
+                self.outputs.push_back(Output::Event(Event::Command { command, event }));
+            }
+            None => {}
+        }
+    }
+
+    fn on_lookup(
+        &mut self,
+        now: Instant,
+        socket: SocketId,
+        lookup: LookupId,
+        report: dht::LookupReport,
+    ) {
+        match self.lookups.remove(&(socket, lookup)) {
+            Some(Asker::Torrent(id)) => {
+                let Some(slot) = self.torrents.get_mut(&id) else { return };
+                let need = if slot.torrent.is_lonely() {
+                    Need::Nobody
+                } else if slot.torrent.wants_peers() {
+                    Need::More
+                } else {
+                    Need::Nothing
+                };
+                if let Some(d) = slot.discovery.as_mut() {
+                    d.on_done(now, socket, lookup, &report, need);
+                }
+                self.note_wake(id);
+                let event = Event::LookupDone { torrent: id, report };
+                self.outputs.push_back(Output::Event(event));
+            }
+            Some(Asker::Command(command)) => {
+                let last = !self.lookups.values().any(|a| *a == Asker::Command(command));
+                let event = NodeEvent::Done { report, last };
+                self.outputs.push_back(Output::Event(Event::Command { command, event }));
+            }
+            None => {}
+        }
+    }
+}

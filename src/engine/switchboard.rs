@@ -1,0 +1,410 @@
+//! The inputs: each goes to the one core it concerns. What that core then puts out is carried on in
+//! `outputs.rs`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use crate::base::addr::Family;
+use crate::base::limits::{DHT_COMMANDS_MAX, TORRENTS_MAX};
+use crate::base::time::soonest;
+use crate::base::{InfoHash, Instant, NodeId, Rng, Seed};
+use crate::dht::{LookupId, Node, PingId};
+use crate::engine::connections::{Connections, Owner};
+use crate::engine::discovery::{Discovery, DiscoveryStatus};
+use crate::engine::{
+    AddError, AddTorrent, CommandId, Config, Event, NodeEvent, Output, SocketId, TorrentId,
+};
+use crate::peer::{CloseReason, ConnId, Misbehavior};
+use crate::swarm::{self, DialError, DiskEvent, PeerSource, Torrent};
+use crate::wire::handshake::Handshake;
+use crate::wire::metainfo::Info;
+
+/// One DHT node for each socket, and torrents.
+#[derive(Debug)]
+pub struct Engine {
+    pub(super) config: Config,
+    pub(super) rng: Rng,
+    pub(super) nodes: Vec<NodeSlot>,
+    pub(super) torrents: BTreeMap<TorrentId, Slot>,
+    pub(super) by_hash: BTreeMap<InfoHash, TorrentId>,
+    // When each torrent wants to be woken; kept in step with `Slot::wake`.
+    pub(super) wakes: BTreeSet<(Instant, TorrentId)>,
+    pub(super) connections: Connections,
+    pub(super) lookups: BTreeMap<(SocketId, LookupId), Asker>,
+    pub(super) pings: BTreeMap<(SocketId, PingId), CommandId>,
+    pub(super) outputs: VecDeque<Output>,
+    pub(super) next_torrent: u32,
+    pub(super) next_command: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct NodeSlot {
+    pub(super) socket: SocketId,
+    pub(super) port: u16,
+    pub(super) family: Family,
+    pub(super) node: Node,
+}
+
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) torrent: Torrent,
+    pub(super) info_hash: InfoHash,
+    pub(super) discovery: Option<Discovery>,
+    pub(super) announces: bool,
+    pub(super) wake: Option<Instant>,
+}
+
+/// Who a lookup is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asker {
+    Torrent(TorrentId),
+    Command(CommandId),
+}
+
+impl Engine {
+    /// An engine with its nodes, and no torrent yet.
+    pub fn new(config: Config, seed: Seed, now: Instant) -> Engine {
+        let mut rng = Rng::from_seed(seed);
+        let nodes = config.nodes.iter().map(|n| {
+            let mut node = Node::new(n.dht.clone(), n.id, rng.fork(), now);
+            node.set_self_addrs(n.own_addrs.clone());
+            node.restore(now, &n.contacts);
+            NodeSlot { socket: n.socket, port: n.port, family: n.dht.family, node }
+        });
+        let nodes = nodes.collect();
+        let connections = Connections::new(config.connections_max, config.half_open_max);
+        let mut engine = Engine {
+            config,
+            rng,
+            nodes,
+            torrents: BTreeMap::new(),
+            by_hash: BTreeMap::new(),
+            wakes: BTreeSet::new(),
+            connections,
+            lookups: BTreeMap::new(),
+            pings: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            next_torrent: 1,
+            next_command: 1,
+        };
+        engine.drain_nodes(now);
+        engine
+    }
+
+    /// The next effect for the host to carry out.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Engine::handle_timeout`] next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let nodes = self.nodes.iter().filter_map(|s| s.node.poll_timeout()).min();
+        let torrents = self.wakes.first().map(|(at, _)| *at);
+        soonest(soonest(nodes, torrents), self.connections.poll_timeout())
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        for slot in &mut self.nodes {
+            if slot.node.poll_timeout().is_some_and(|at| at <= now) {
+                slot.node.handle_timeout(now);
+            }
+        }
+        self.drain_nodes(now);
+        for conn in self.connections.expire(now) {
+            self.close(conn, CloseReason::HandshakeTimeout);
+        }
+        // Each torrent is woken once a call, however near its next deadline lies.
+        let due: Vec<TorrentId> =
+            self.wakes.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).collect();
+        for id in due {
+            self.with_torrent(now, id, |t| t.handle_timeout(now));
+        }
+    }
+
+    // ---- datagrams ----
+
+    /// A datagram came in on `socket`.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        socket: SocketId,
+        from: SocketAddr,
+        datagram: &[u8],
+    ) {
+        let Some(at) = self.nodes.iter().position(|s| s.socket == socket) else { return };
+        self.nodes[at].node.handle_datagram(now, from, datagram);
+        self.drain_node(now, at);
+    }
+
+    /// Addresses of bootstrap nodes.
+    pub fn bootstrap(&mut self, now: Instant, routers: &[SocketAddr]) {
+        for slot in &mut self.nodes {
+            let own: Vec<SocketAddr> =
+                routers.iter().filter(|r| Family::of(r) == slot.family).copied().collect();
+            if !own.is_empty() {
+                slot.node.bootstrap(now, &own);
+            }
+        }
+        self.drain_nodes(now);
+    }
+
+    /// A node worth asking, heard of outside the DHT.
+    pub fn add_contact(&mut self, now: Instant, addr: SocketAddr) {
+        for slot in self.nodes.iter_mut().filter(|s| s.family == Family::of(&addr)) {
+            slot.node.add_contact(now, addr);
+        }
+        self.drain_nodes(now);
+    }
+
+    /// The DHT nodes, for status and saving.
+    pub fn nodes(&self) -> impl Iterator<Item = (SocketId, &Node)> {
+        self.nodes.iter().map(|s| (s.socket, &s.node))
+    }
+
+    // ---- DHT commands ----
+
+    /// Looks for the peers of `info_hash`.
+    pub fn get_peers(&mut self, now: Instant, info_hash: InfoHash) -> CommandId {
+        self.command(now, |node| node.get_peers(now, info_hash))
+    }
+
+    /// Looks for the peers of `info_hash` and announces `port` (`None`: our DHT port).
+    pub fn announce(&mut self, now: Instant, info_hash: InfoHash, port: Option<u16>) -> CommandId {
+        self.command(now, |node| node.announce(now, info_hash, port))
+    }
+
+    /// Looks for the nodes closest to `target`.
+    pub fn find_node(&mut self, now: Instant, target: NodeId) -> CommandId {
+        self.command(now, |node| node.find_node(now, target))
+    }
+
+    /// Pings one node.
+    pub fn ping(&mut self, now: Instant, addr: SocketAddr) -> CommandId {
+        let command = self.name_command();
+        let slot = self.nodes.iter_mut().find(|s| s.family == Family::of(&addr));
+        match slot {
+            Some(slot) if self.pings.len() < DHT_COMMANDS_MAX => {
+                let ping = slot.node.ping(now, addr);
+                self.pings.insert((slot.socket, ping), command);
+            }
+            _ => {
+                let event = NodeEvent::Pinged { id: None, rtt: None };
+                self.outputs.push_back(Output::Event(Event::Command { command, event }));
+            }
+        }
+        self.drain_nodes(now);
+        command
+    }
+
+    fn command(&mut self, now: Instant, mut start: impl FnMut(&mut Node) -> LookupId) -> CommandId {
+        let command = self.name_command();
+        if self.lookups.len() < DHT_COMMANDS_MAX {
+            for slot in &mut self.nodes {
+                let lookup = start(&mut slot.node);
+                self.lookups.insert((slot.socket, lookup), Asker::Command(command));
+            }
+        }
+        self.drain_nodes(now);
+        command
+    }
+
+    fn name_command(&mut self) -> CommandId {
+        let command = CommandId(self.next_command);
+        self.next_command += 1;
+        command
+    }
+
+    // ---- torrents ----
+
+    /// Adds a torrent; its lookups and dials start at once.
+    pub fn add_torrent(&mut self, now: Instant, add: AddTorrent) -> Result<TorrentId, AddError> {
+        if let Some(id) = self.by_hash.get(&add.info_hash) {
+            return Err(AddError::Duplicate(*id));
+        }
+        if self.torrents.len() >= TORRENTS_MAX {
+            return Err(AddError::Full);
+        }
+        let id = TorrentId(self.next_torrent);
+        self.next_torrent += 1;
+        // BEP 27: a private torrent stays out of the DHT.
+        let is_private =
+            add.info.as_ref().is_some_and(|i| Info::decode(i).is_ok_and(|i| i.private));
+        let discover = add.discover && !is_private && !self.nodes.is_empty();
+        let config = swarm::Config {
+            listen_port: self.config.listen_port,
+            dht_port: self.nodes.first().map(|n| n.port),
+            connections_max: add.connections_max,
+            wanted: add.wanted,
+            sequential: add.sequential,
+            metadata_only: add.metadata_only,
+            ..swarm::Config::new(self.config.peer_id)
+        };
+        let torrent = Torrent::new(config, add.info_hash, add.info, self.rng.fork(), now);
+        let slot = Slot {
+            torrent,
+            info_hash: add.info_hash,
+            discovery: discover.then(|| Discovery::start(now)),
+            announces: self.config.listen_port.is_some() && !add.metadata_only,
+            wake: None,
+        };
+        self.torrents.insert(id, slot);
+        self.by_hash.insert(add.info_hash, id);
+        self.with_torrent(now, id, |t| t.add_peers(now, PeerSource::Given, &add.peers));
+        Ok(id)
+    }
+
+    /// Ends a torrent: its connections are closed and its storage too.
+    pub fn remove_torrent(&mut self, now: Instant, id: TorrentId) {
+        self.with_torrent(now, id, |t| t.stop(now));
+        let Some(mut slot) = self.torrents.remove(&id) else { return };
+        self.by_hash.remove(&slot.info_hash);
+        if let Some(at) = slot.wake {
+            self.wakes.remove(&(at, id));
+        }
+        let running = slot.discovery.as_mut().map(Discovery::stop).unwrap_or_default();
+        for (socket, lookup) in running {
+            self.lookups.remove(&(socket, lookup));
+            if let Some(slot) = self.nodes.iter_mut().find(|s| s.socket == socket) {
+                slot.node.cancel(lookup);
+            }
+        }
+        for conn in self.connections.forget(id) {
+            self.close(conn, CloseReason::Stopped);
+        }
+        self.start_dials();
+    }
+
+    /// More peers to try at once.
+    pub fn add_peers(&mut self, now: Instant, id: TorrentId, peers: &[SocketAddr]) {
+        self.with_torrent(now, id, |t| t.add_peers(now, PeerSource::Given, peers));
+    }
+
+    /// Other files are wanted now.
+    pub fn select(&mut self, now: Instant, id: TorrentId, wanted: Option<Vec<bool>>) {
+        self.with_torrent(now, id, |t| t.select(now, wanted));
+    }
+
+    /// A torrent, for its status.
+    pub fn torrent(&self, id: TorrentId) -> Option<&Torrent> {
+        self.torrents.get(&id).map(|s| &s.torrent)
+    }
+
+    /// What a torrent's lookups have come to.
+    pub fn discovery(&self, id: TorrentId) -> Option<DiscoveryStatus> {
+        let discovery = self.torrents.get(&id)?.discovery.as_ref()?;
+        let mut status = discovery.status();
+        for (socket, lookup) in discovery.running() {
+            let slot = self.nodes.iter().find(|s| s.socket == *socket);
+            if let Some(p) = slot.and_then(|s| s.node.lookup_progress(*lookup)) {
+                status.asked += p.asked;
+                status.answered += p.answered;
+            }
+        }
+        Some(status)
+    }
+
+    /// Ends everything: connections are closed, storages told to close.
+    pub fn shutdown(&mut self, now: Instant) {
+        let all: Vec<TorrentId> = self.torrents.keys().copied().collect();
+        for id in all {
+            self.remove_torrent(now, id);
+        }
+        for conn in self.connections.strangers() {
+            self.connections.remove(conn);
+            self.close(conn, CloseReason::Stopped);
+        }
+    }
+
+    // ---- connections ----
+
+    /// A stranger connected. `None`: there is no room, close it.
+    pub fn accept(&mut self, now: Instant, addr: SocketAddr) -> Option<ConnId> {
+        let (conn, evicted) = self.connections.accept(now, addr)?;
+        if let Some(evicted) = evicted {
+            self.close(evicted, CloseReason::Crowded);
+        }
+        Some(conn)
+    }
+
+    /// A dial succeeded. False: nobody wants it any more, close it.
+    pub fn handle_connected(&mut self, now: Instant, conn: ConnId) -> bool {
+        let Some((Owner::Dialling(id), addr)) = self.connections.owner(conn) else { return false };
+        self.connections.dialled(conn, id);
+        self.with_torrent(now, id, |t| t.handle_connected(now, conn, addr));
+        true
+    }
+
+    /// A dial failed.
+    pub fn handle_connect_failed(&mut self, now: Instant, conn: ConnId, error: DialError) {
+        let Some((Owner::Dialling(id), addr)) = self.connections.remove(conn) else { return };
+        self.with_torrent(now, id, |t| t.handle_connect_failed(now, addr, error));
+        self.start_dials();
+    }
+
+    /// One frame came in: the handshake first, then messages.
+    pub fn handle_frame(&mut self, now: Instant, conn: ConnId, frame: Bytes) {
+        match self.connections.owner(conn) {
+            Some((Owner::Torrent(id), _)) => {
+                self.with_torrent(now, id, |t| t.handle_frame(now, conn, frame));
+            }
+            Some((Owner::Stranger, addr)) => self.on_hello(now, conn, addr, &frame),
+            Some((Owner::Dialling(_), _)) | None => {}
+        }
+    }
+
+    fn on_hello(&mut self, now: Instant, conn: ConnId, addr: SocketAddr, frame: &[u8]) {
+        let refusal = match Handshake::decode(frame) {
+            Ok(handshake) => match self.by_hash.get(&handshake.info_hash).copied() {
+                Some(id) => {
+                    self.connections.adopt(conn, id);
+                    self.with_torrent(now, id, |t| t.handle_accepted(now, conn, addr, handshake));
+                    return;
+                }
+                None => CloseReason::UnknownTorrent,
+            },
+            Err(_) => CloseReason::Misbehavior(Misbehavior::BadHandshake),
+        };
+        self.connections.remove(conn);
+        self.close(conn, refusal);
+    }
+
+    /// The host wrote `bytes` more of what was sent.
+    pub fn handle_sent(&mut self, now: Instant, conn: ConnId, bytes: usize) {
+        if let Some((Owner::Torrent(id), _)) = self.connections.owner(conn) {
+            self.with_torrent(now, id, |t| t.handle_sent(now, conn, bytes));
+        }
+    }
+
+    /// The other side closed, or the connection broke.
+    pub fn handle_closed(&mut self, now: Instant, conn: ConnId) {
+        match self.connections.remove(conn) {
+            Some((Owner::Torrent(id), _)) => {
+                self.with_torrent(now, id, |t| t.handle_closed(now, conn));
+            }
+            Some((Owner::Dialling(id), addr)) => {
+                let error = DialError::Unreachable;
+                self.with_torrent(now, id, |t| t.handle_connect_failed(now, addr, error));
+            }
+            Some((Owner::Stranger, _)) | None => {}
+        }
+        self.start_dials();
+    }
+
+    /// The storage of a torrent answered.
+    pub fn handle_disk(&mut self, now: Instant, id: TorrentId, event: DiskEvent) {
+        self.with_torrent(now, id, |t| t.handle_disk(now, event));
+    }
+
+    pub(super) fn close(&mut self, conn: ConnId, reason: CloseReason) {
+        self.outputs.push_back(Output::Close { conn, reason });
+    }
+
+    pub(super) fn start_dials(&mut self) {
+        while let Some((conn, addr)) = self.connections.next_dial() {
+            self.outputs.push_back(Output::Connect { conn, addr });
+        }
+    }
+}

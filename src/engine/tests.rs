@@ -1,0 +1,173 @@
+//! The engine routes: each test plays the host by hand.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::base::addr::Family;
+use crate::base::{InfoHash, Instant, PeerId};
+use crate::dht;
+use crate::peer::{CloseReason, ConnId};
+use crate::swarm::{DialError, DiskRequest};
+use crate::wire::handshake::Handshake;
+
+const INFO: &[u8] = b"d6:lengthi5e4:name1:a12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaae";
+const PRIVATE: &[u8] =
+    b"d6:lengthi5e4:name1:a12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaa7:privatei1ee";
+
+fn addr(n: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, n], 6881))
+}
+
+fn engine(with_dht: bool) -> Engine {
+    let mut config = Config::new(PeerId::new([7; 20]));
+    config.listen_port = Some(6881);
+    if with_dht {
+        config.nodes.push(NodeConfig {
+            socket: SocketId(0),
+            port: 6881,
+            dht: dht::Config::new(Family::V4),
+            id: None,
+            contacts: Vec::new(),
+            own_addrs: vec![addr(1)],
+        });
+    }
+    Engine::new(config, [1; 32], Instant::ZERO)
+}
+
+fn outputs(engine: &mut Engine) -> Vec<Output> {
+    std::iter::from_fn(|| engine.poll_output()).collect()
+}
+
+fn known(info: &'static [u8]) -> AddTorrent {
+    let mut add = AddTorrent::new(InfoHash::new(crate::base::hash::sha1(info)));
+    add.info = Some(Bytes::from_static(info));
+    add
+}
+
+fn datagrams_to(outputs: &[Output], to: SocketAddr) -> usize {
+    outputs.iter().filter(|o| matches!(o, Output::Transmit { to: t, .. } if *t == to)).count()
+}
+
+fn hello(info_hash: InfoHash, id: u8) -> Bytes {
+    Bytes::copy_from_slice(&Handshake::new(info_hash, PeerId::new([id; 20]), true).encode())
+}
+
+#[test]
+fn added_torrent_asks_the_dht_and_dials_given_peers_at_once() {
+    let mut e = engine(true);
+    e.bootstrap(Instant::ZERO, &[addr(9)]);
+    outputs(&mut e);
+    let mut add = AddTorrent::new(InfoHash::new([3; 20]));
+    add.peers = vec![addr(5)];
+    e.add_torrent(Instant::ZERO, add).unwrap();
+    let out = outputs(&mut e);
+    assert!(datagrams_to(&out, addr(9)) > 0, "{out:?}");
+    assert!(out.iter().any(|o| matches!(o, Output::Connect { addr: a, .. } if *a == addr(5))));
+}
+
+#[test]
+fn same_torrent_is_refused_a_second_time() {
+    let mut e = engine(false);
+    let id = e.add_torrent(Instant::ZERO, known(INFO)).unwrap();
+    assert_eq!(e.add_torrent(Instant::ZERO, known(INFO)), Err(AddError::Duplicate(id)));
+    e.remove_torrent(Instant::ZERO, id);
+    assert!(e.add_torrent(Instant::ZERO, known(INFO)).is_ok());
+}
+
+#[test]
+fn private_torrent_stays_out_of_the_dht() {
+    let mut e = engine(true);
+    e.bootstrap(Instant::ZERO, &[addr(9)]);
+    outputs(&mut e);
+    let public = e.add_torrent(Instant::ZERO, known(INFO)).unwrap();
+    assert!(datagrams_to(&outputs(&mut e), addr(9)) > 0);
+    assert!(e.discovery(public).is_some());
+    let private = e.add_torrent(Instant::ZERO, known(PRIVATE)).unwrap();
+    assert_eq!(datagrams_to(&outputs(&mut e), addr(9)), 0);
+    assert!(e.discovery(private).is_none());
+}
+
+#[test]
+fn stranger_that_names_an_unknown_torrent_is_closed() {
+    let mut e = engine(false);
+    let conn = e.accept(Instant::ZERO, addr(5)).unwrap();
+    e.handle_frame(Instant::ZERO, conn, hello(InfoHash::new([9; 20]), 1));
+    let reason = CloseReason::UnknownTorrent;
+    assert_eq!(outputs(&mut e), [Output::Close { conn, reason }]);
+}
+
+#[test]
+fn stranger_reaches_the_torrent_it_names() {
+    let mut e = engine(false);
+    let add = known(INFO);
+    let hash = add.info_hash;
+    e.add_torrent(Instant::ZERO, add).unwrap();
+    assert!(
+        outputs(&mut e)
+            .iter()
+            .any(|o| matches!(o, Output::Disk { request: DiskRequest::Open { .. }, .. }))
+    );
+    let conn = e.accept(Instant::ZERO, addr(5)).unwrap();
+    e.handle_frame(Instant::ZERO, conn, hello(hash, 1));
+    let out = outputs(&mut e);
+    let answer = out.iter().find_map(|o| match o {
+        Output::Send { conn: c, bytes } if *c == conn => Some(bytes.clone()),
+        _ => None,
+    });
+    assert_eq!(Handshake::decode(&answer.unwrap()[..68]).unwrap().info_hash, hash);
+}
+
+#[test]
+fn silent_stranger_is_closed_after_its_time() {
+    let mut e = engine(false);
+    let conn = e.accept(Instant::ZERO, addr(5)).unwrap();
+    let at = e.poll_timeout().unwrap();
+    assert_eq!(at, Instant::ZERO + Duration::from_secs(10));
+    e.handle_timeout(at);
+    let reason = CloseReason::HandshakeTimeout;
+    assert_eq!(outputs(&mut e), [Output::Close { conn, reason }]);
+}
+
+#[test]
+fn failed_dial_is_counted_and_the_name_forgotten() {
+    let mut e = engine(false);
+    let mut add = AddTorrent::new(InfoHash::new([3; 20]));
+    add.peers = vec![addr(5)];
+    let id = e.add_torrent(Instant::ZERO, add).unwrap();
+    let conn = outputs(&mut e).iter().find_map(|o| match o {
+        Output::Connect { conn, .. } => Some(*conn),
+        _ => None,
+    });
+    let conn = conn.unwrap();
+    e.handle_connect_failed(Instant::ZERO, conn, DialError::Refused);
+    assert!(!e.handle_connected(Instant::ZERO, conn));
+    assert_eq!(e.torrent(id).unwrap().status(Instant::ZERO).dials_failed, 1);
+}
+
+#[test]
+fn removed_torrent_takes_its_connections_along() {
+    let mut e = engine(false);
+    let add = known(INFO);
+    let hash = add.info_hash;
+    let id = e.add_torrent(Instant::ZERO, add).unwrap();
+    let conn = e.accept(Instant::ZERO, addr(5)).unwrap();
+    e.handle_frame(Instant::ZERO, conn, hello(hash, 1));
+    outputs(&mut e);
+    e.remove_torrent(Instant::ZERO, id);
+    let out = outputs(&mut e);
+    assert!(out.contains(&Output::Close { conn, reason: CloseReason::Stopped }), "{out:?}");
+    assert!(out.contains(&Output::Disk { torrent: id, request: DiskRequest::Close }), "{out:?}");
+    e.handle_frame(Instant::ZERO, ConnId(conn.0), hello(hash, 1));
+    assert_eq!(outputs(&mut e), []);
+}
+
+#[test]
+fn ping_of_a_family_we_do_not_have_fails_at_once() {
+    let mut e = engine(true);
+    let command = e.ping(Instant::ZERO, "[2001:db8::1]:1".parse().unwrap());
+    let event = NodeEvent::Pinged { id: None, rtt: None };
+    assert!(outputs(&mut e).contains(&Output::Event(Event::Command { command, event })));
+}
