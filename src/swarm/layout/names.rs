@@ -10,6 +10,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 
 use unicode_normalization::UnicodeNormalization as _;
@@ -133,8 +134,8 @@ impl Names {
     // `leaf`, or a numbered variant of it that is still free in that folder.
     fn take(&mut self, parent: u32, leaf: Vec<u8>, file: usize) -> Result<Vec<u8>, LayoutError> {
         let key = (parent, self.key(&leaf));
-        if !self.known.contains_key(&key) {
-            self.known.insert(key, Known::File);
+        if let Entry::Vacant(free) = self.known.entry(key.clone()) {
+            free.insert(Known::File);
             return Ok(leaf);
         }
         if self.rules.verbatim {
@@ -146,8 +147,8 @@ impl Names {
             let name = numbered(&leaf, number);
             number += 1;
             let candidate = (parent, self.key(&name));
-            if !self.known.contains_key(&candidate) {
-                self.known.insert(candidate, Known::File);
+            if let Entry::Vacant(free) = self.known.entry(candidate) {
+                free.insert(Known::File);
                 self.next_number.insert(key, number);
                 return Ok(name);
             }
@@ -240,7 +241,7 @@ fn shortened(name: &str, raw: &[u8]) -> String {
     let [a, b, c, d, ..] = hash::sha1(raw);
     let mark = format!("~{a:02x}{b:02x}{c:02x}{d:02x}");
     let extension = extension(name);
-    let stem = &name[..name.floor_char_boundary(NAME_LEN_MAX - mark.len() - extension.len())];
+    let stem = cut(name, NAME_LEN_MAX - mark.len() - extension.len());
     format!("{stem}{mark}{extension}")
 }
 
@@ -249,8 +250,17 @@ fn numbered(leaf: &[u8], number: u32) -> Vec<u8> {
     let mark = format!(" ({number})");
     let extension = extension(&leaf);
     let stem = &leaf[..leaf.len() - extension.len()];
-    let stem = &stem[..stem.floor_char_boundary(NAME_LEN_MAX - mark.len() - extension.len())];
+    let stem = cut(stem, NAME_LEN_MAX - mark.len() - extension.len());
     format!("{stem}{mark}{extension}").into_bytes()
+}
+
+// At most `len_max` bytes from the start, and whole characters only.
+fn cut(text: &str, len_max: usize) -> &str {
+    let mut end = text.len().min(len_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 // `.txt` of `a.txt`; nothing for `.hidden`, `a.` or what is too long to be one.

@@ -1,0 +1,163 @@
+//! What is remembered of a download between two runs.
+//!
+//! One record for each pair of torrent and directory: the pieces whose data was durable when the
+//! record was written, and length, modification time and inode of every file then. At the next
+//! start a piece is trusted if its files are still exactly those; all else is hashed again. The
+//! info dictionary is kept beside the records as a torrent file of its own, so that a magnet link
+//! does not have to be resolved twice.
+
+use std::fs::Metadata;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::base::limits::METADATA_SIZE_MAX;
+use crate::base::{InfoHash, hash};
+use crate::driver::state_file;
+use crate::wire::metainfo::{Metainfo, TorrentExtras, torrent_file};
+
+/// What tells that a file was not changed since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Bytes.
+    pub len: u64,
+    /// Last modification, in nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// Which file it is on its file system.
+    pub inode: u64,
+}
+
+impl Stamp {
+    /// The stamp of a file.
+    pub fn of(meta: &Metadata) -> Stamp {
+        let mtime_ns = meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec());
+        Stamp { len: meta.len(), mtime_ns, inode: meta.ino() }
+    }
+}
+
+/// The record of one download.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Which torrent.
+    pub info_hash: InfoHash,
+    /// Pieces that were good and durable, as in a bitfield message.
+    pub have: Vec<u8>,
+    /// The files that existed, by index.
+    pub files: Vec<(u32, Stamp)>,
+    /// The side file, if there was one.
+    pub parts: Option<Stamp>,
+}
+
+/// Where the state of one download is kept.
+#[derive(Debug, Clone)]
+pub struct Place {
+    dir: PathBuf,
+    info_hash: InfoHash,
+    root_mark: String,
+}
+
+impl Place {
+    /// For a torrent that is put into `root`, a canonical path.
+    pub fn new(state_dir: &Path, info_hash: InfoHash, root: &Path) -> Place {
+        // Half a hash: two directories of one user do not meet by chance.
+        let digest = hash::sha1(root.as_os_str().as_bytes());
+        let root_mark = digest[..10].iter().map(|b| format!("{b:02x}")).collect();
+        Place { dir: state_dir.join("resume"), info_hash, root_mark }
+    }
+
+    /// The side file of the download.
+    pub fn parts(&self) -> PathBuf {
+        self.dir.join(format!("{}-{}.parts", self.info_hash, self.root_mark))
+    }
+
+    fn record(&self) -> PathBuf {
+        self.dir.join(format!("{}-{}.state", self.info_hash, self.root_mark))
+    }
+
+    /// The record, if there is one that can be used. A damaged one costs a check of the data,
+    /// nothing else.
+    pub fn load(&self) -> Option<Record> {
+        match state_file::load::<Record>(&self.record(), VERSION) {
+            Ok(record) => record.filter(|r| r.info_hash == self.info_hash),
+            Err(e) => {
+                tracing::warn!("{e}; the data will be checked instead");
+                None
+            }
+        }
+    }
+
+    /// Replaces the record. What it says must be durable already.
+    pub fn save(&self, record: &Record) -> std::io::Result<()> {
+        state_file::save(&self.record(), VERSION, record)
+    }
+
+    /// Keeps the info dictionary, once.
+    pub fn save_info(&self, info: &[u8]) -> std::io::Result<()> {
+        let path = info_path(&self.dir, &self.info_hash);
+        if path.exists() {
+            return Ok(());
+        }
+        state_file::write_atomically(&path, &torrent_file(info, &TorrentExtras::default()))
+    }
+}
+
+/// The info dictionary of a torrent that was downloaded before, if it is remembered.
+pub fn saved_info(state_dir: &Path, info_hash: &InfoHash) -> Option<Bytes> {
+    let path = info_path(&state_dir.join("resume"), info_hash);
+    let len = path.symlink_metadata().ok().filter(Metadata::is_file)?.len();
+    if len > METADATA_SIZE_MAX as u64 {
+        return None;
+    }
+    let file = Bytes::from(std::fs::read(path).ok()?);
+    Metainfo::decode(&file).ok().filter(|m| m.info_hash == *info_hash).map(|m| m.info_bytes)
+}
+
+fn info_path(dir: &Path, info_hash: &InfoHash) -> PathBuf {
+    dir.join(format!("{info_hash}.torrent"))
+}
+
+const VERSION: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn record_is_kept_by_torrent_and_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (InfoHash::new([1; 20]), InfoHash::new([2; 20]));
+        let place = Place::new(dir.path(), one, Path::new("/a"));
+        let stamp = Stamp { len: 5, mtime_ns: -7, inode: 9 };
+        let record = Record {
+            info_hash: one,
+            have: vec![0x80],
+            files: vec![(3, stamp)],
+            parts: Some(stamp),
+        };
+        assert_eq!(place.load(), None);
+        place.save(&record).unwrap();
+        assert_eq!(place.load(), Some(record));
+        assert_eq!(Place::new(dir.path(), one, Path::new("/b")).load(), None);
+        assert_eq!(Place::new(dir.path(), two, Path::new("/a")).load(), None);
+    }
+
+    #[test]
+    fn info_dictionary_is_remembered_if_it_is_still_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let info = [&b"d6:lengthi5e4:name1:a12:piece lengthi16384e6:pieces20:"[..], &[7; 20], b"e"]
+            .concat();
+        let info_hash = InfoHash::new(hash::sha1(&info));
+        let place = Place::new(dir.path(), info_hash, Path::new("/a"));
+        assert_eq!(saved_info(dir.path(), &info_hash), None);
+        place.save_info(&info).unwrap();
+        assert_eq!(saved_info(dir.path(), &info_hash).as_deref(), Some(&info[..]));
+        let path = info_path(&dir.path().join("resume"), &info_hash);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[40] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(saved_info(dir.path(), &info_hash), None);
+    }
+}

@@ -1,0 +1,502 @@
+//! The files of one torrent on a disk: opening them safely, reading and writing parts of pieces.
+//!
+//! Every file is opened component by component below a directory that is held open, and no
+//! component may be a symbolic link: whatever stands in the directory, nothing outside of it is
+//! touched. Files are made when their first byte is written and grow as data comes (sparse). Of a
+//! piece that reaches into a file that is not wanted that part is kept in a side file ([`Parts`]),
+//! so that no file appears that nobody asked for. Padding (BEP 47) reads as zeros and is not
+//! written.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, File, Metadata};
+use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use rustix::fs::{FlockOperation, Mode, OFlags, SeekFrom};
+
+use crate::driver::resume::Stamp;
+use crate::driver::storage::errors::{conflict, disk_error};
+use crate::driver::storage::handles::{Handle, Handles};
+use crate::driver::storage::locked;
+use crate::driver::storage::parts::Parts;
+use crate::swarm::layout::{Layout, Span};
+use crate::swarm::{DiskError, PieceIndex};
+
+/// What may be done to the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::driver) enum Access {
+    /// Nothing is made, changed or locked.
+    Read,
+    /// The download is ours alone.
+    Write,
+}
+
+/// One torrent's files.
+#[derive(Debug)]
+pub(in crate::driver) struct FileSet {
+    layout: Arc<Layout>,
+    root: PathBuf,
+    // Paths are opened below this: the torrent's own folder, or `root` for a single file. In
+    // `lock` the file of a single-file download is held; a folder is its own lock.
+    base: OwnedFd,
+    base_parts: usize,
+    lock: Option<OwnedFd>,
+    access: Access,
+    handles: Arc<Handles>,
+    key: u64,
+    parts: Parts,
+    // One for each file: its parts of shared pieces are in the side file.
+    aside: Vec<AtomicBool>,
+    // Written since it was last made durable. Set behind the write.
+    touched: Vec<AtomicBool>,
+    // As first seen; 0 if not seen yet.
+    inodes: Vec<AtomicU64>,
+    // Two paths may still be one file: on a file system that ignores case, by hard links.
+    owners: Mutex<BTreeMap<(u64, u64), usize>>,
+}
+
+impl FileSet {
+    /// Opens the directory that a torrent is in; for writing makes and locks it.
+    pub(in crate::driver) fn open(
+        root: &Path,
+        layout: Arc<Layout>,
+        access: Access,
+        parts: PathBuf,
+        handles: Arc<Handles>,
+    ) -> Result<FileSet, DiskError> {
+        if access == Access::Write {
+            fs::create_dir_all(root).map_err(|e| disk_error("making", root, &e))?;
+        }
+        let root = root.canonicalize().map_err(|e| disk_error("opening", root, &e))?;
+        let (base, base_parts, lock) = open_base(&root, &layout, access)?;
+        let count = layout.files().len();
+        let flags = || (0..count).map(|_| AtomicBool::new(false)).collect();
+        Ok(FileSet {
+            key: handles.new_key(),
+            parts: Parts::new(parts, &layout),
+            aside: flags(),
+            touched: flags(),
+            inodes: (0..count).map(|_| AtomicU64::new(0)).collect(),
+            owners: Mutex::default(),
+            lock,
+            layout,
+            root,
+            base,
+            base_parts,
+            access,
+            handles,
+        })
+    }
+
+    pub(in crate::driver) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(in crate::driver) fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// The whole path of a file.
+    pub(in crate::driver) fn path(&self, file: usize) -> PathBuf {
+        self.root.join(&self.layout.files()[file].path)
+    }
+
+    /// Reads into the whole of `out`.
+    pub(in crate::driver) fn read(
+        &self,
+        piece: PieceIndex,
+        begin: u32,
+        out: &mut [u8],
+    ) -> Result<(), DiskError> {
+        let len = u32::try_from(out.len()).expect("at most one piece is read at once");
+        for span in self.layout.spans(piece, begin, len) {
+            let part = &mut out[span.at as usize..][..span.len as usize];
+            if self.layout.files()[span.file].pad {
+                part.fill(0);
+                continue;
+            }
+            let (handle, offset) = self.locate(piece, begin, &span, false)?;
+            let read = handle.file.read_exact_at(part, offset);
+            read.map_err(|e| self.error("reading", span.file, &e))?;
+        }
+        Ok(())
+    }
+
+    /// Reads `len` bytes into memory that was not cleared before.
+    pub(in crate::driver) fn read_new(
+        &self,
+        piece: PieceIndex,
+        begin: u32,
+        len: u32,
+    ) -> Result<Vec<u8>, DiskError> {
+        let mut out = Vec::with_capacity(len as usize);
+        for span in self.layout.spans(piece, begin, len) {
+            let end = out.len() + span.len as usize;
+            if self.layout.files()[span.file].pad {
+                out.resize(end, 0);
+                continue;
+            }
+            let (handle, mut offset) = self.locate(piece, begin, &span, false)?;
+            while out.len() < end {
+                let room = rustix::buffer::spare_capacity(&mut out);
+                let got = match rustix::io::pread(&*handle, room, offset) {
+                    Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+                    Err(rustix::io::Errno::INTR) => continue,
+                    other => other.map_err(io::Error::from),
+                };
+                offset += got.map_err(|e| self.error("reading", span.file, &e))? as u64;
+            }
+            // Room for later files was filled from this one if it is longer than it should be.
+            out.truncate(end);
+        }
+        Ok(out)
+    }
+
+    /// Writes blocks that follow each other, as few calls as can be.
+    pub(in crate::driver) fn write(
+        &self,
+        piece: PieceIndex,
+        begin: u32,
+        blocks: &[Bytes],
+    ) -> Result<(), DiskError> {
+        let len: usize = blocks.iter().map(Bytes::len).sum();
+        let len = u32::try_from(len).expect("at most one piece is written at once");
+        for span in self.layout.spans(piece, begin, len) {
+            if self.layout.files()[span.file].pad {
+                continue;
+            }
+            let (handle, offset) = self.locate(piece, begin, &span, true)?;
+            let written = write_all(&handle, &mut slices(blocks, &span), offset);
+            written.map_err(|e| self.error("writing", span.file, &e))?;
+            self.touched[span.file].store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Are all bytes of a piece in reach? Files may be missing or too short.
+    pub(in crate::driver) fn is_there(&self, piece: PieceIndex, lens: &[Option<u64>]) -> bool {
+        let parts_len = self.parts.len();
+        let mut spans = self.layout.spans(piece, 0, self.layout.piece_len(piece));
+        spans.all(|span| {
+            if self.layout.files()[span.file].pad {
+                return true;
+            }
+            let end = span.file_offset + u64::from(span.len);
+            match self.slot(piece, span.file) {
+                Some(slot) => slot + u64::from(span.at + span.len) <= parts_len,
+                None => lens[span.file].is_some_and(|len| end <= len),
+            }
+        })
+    }
+
+    /// True if no byte of the piece was ever written, as far as the file system can tell.
+    pub(in crate::driver) fn is_hole(&self, piece: PieceIndex) -> bool {
+        let mut spans = self.layout.spans(piece, 0, self.layout.piece_len(piece));
+        spans.all(|span| {
+            if self.layout.files()[span.file].pad {
+                return true;
+            }
+            let Ok((handle, offset)) = self.locate(piece, 0, &span, false) else { return false };
+            match rustix::fs::seek(&*handle, SeekFrom::Data(offset)) {
+                Ok(data) => data >= offset + u64::from(span.len),
+                Err(e) => e == rustix::io::Errno::NXIO,
+            }
+        })
+    }
+
+    /// Makes a wanted file that has no bytes, or none yet.
+    pub(in crate::driver) fn make(&self, file: usize) -> Result<(), DiskError> {
+        self.handle(file, true).map(drop)
+    }
+
+    /// Keeps a file's parts of shared pieces in the side file from now on, or no longer.
+    pub(in crate::driver) fn set_aside(&self, file: usize, aside: bool) {
+        self.aside[file].store(aside, Ordering::Release);
+    }
+
+    pub(in crate::driver) fn is_aside(&self, file: usize) -> bool {
+        self.aside[file].load(Ordering::Acquire)
+    }
+
+    /// What is at the file's path now; an error if it is something that no file can replace.
+    pub(in crate::driver) fn look(&self, file: usize) -> Result<Option<Stamp>, DiskError> {
+        let path = self.path(file);
+        match path.symlink_metadata() {
+            Ok(meta) if meta.is_file() => {
+                self.know(file, &meta)?;
+                Ok(Some(Stamp::of(&meta)))
+            }
+            Ok(meta) => Err(conflict(&path, kind_of(&meta))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(disk_error("opening", &path, &e)),
+        }
+    }
+
+    /// What is at the file's path, if it is still the file that was opened or seen first.
+    pub(in crate::driver) fn stamp(&self, file: usize) -> Option<Stamp> {
+        let meta = self.path(file).symlink_metadata().ok().filter(Metadata::is_file)?;
+        let known = self.inodes[file].load(Ordering::Relaxed);
+        (known == 0 || known == meta.ino()).then(|| Stamp::of(&meta))
+    }
+
+    /// Cuts what a file has behind its end.
+    pub(in crate::driver) fn truncate(&self, file: usize) -> Result<(), DiskError> {
+        let handle = self.handle(file, true)?;
+        let cut = handle.file.set_len(self.layout.files()[file].len);
+        self.touched[file].store(true, Ordering::Release);
+        cut.map_err(|e| self.error("truncating", file, &e))
+    }
+
+    /// Makes all that was written durable; tells which files that were.
+    pub(in crate::driver) fn sync(&self) -> Result<Vec<usize>, DiskError> {
+        let mut synced = Vec::new();
+        for (file, touched) in self.touched.iter().enumerate() {
+            if !touched.swap(false, Ordering::AcqRel) {
+                continue;
+            }
+            if let Err(e) = self.sync_file(file) {
+                touched.store(true, Ordering::Release);
+                return Err(e);
+            }
+            synced.push(file);
+        }
+        Ok(synced)
+    }
+
+    fn sync_file(&self, file: usize) -> Result<(), DiskError> {
+        if self.is_aside(file) && self.parts.stamp().is_some() {
+            self.parts.sync()?;
+        }
+        // A file that went away has nothing left to lose; its stamp will be missing.
+        if self.stamp(file).is_none() {
+            return Ok(());
+        }
+        let handle = self.handle(file, false)?;
+        handle.file.sync_data().map_err(|e| self.error("syncing", file, &e))
+    }
+
+    /// Copies what the side file holds of `file` to the file itself, which is wanted now.
+    pub(in crate::driver) fn bring_back(&self, file: usize) -> Result<(), DiskError> {
+        let mut buffer = Vec::new();
+        for piece in self.layout.pieces_of_file(file) {
+            let Some(piece) = self.layout.piece(piece) else { continue };
+            let Some(slot) = self.slot(piece, file) else { continue };
+            let mut spans = self.layout.spans(piece, 0, self.layout.piece_len(piece));
+            let Some(span) = spans.find(|s| s.file == file) else { continue };
+            buffer.resize(span.len as usize, 0);
+            if self.parts.read(slot + u64::from(span.at), &mut buffer)? {
+                let handle = self.handle(file, true)?;
+                let written = handle.file.write_all_at(&buffer, span.file_offset);
+                written.map_err(|e| self.error("writing", file, &e))?;
+                self.touched[file].store(true, Ordering::Release);
+            }
+        }
+        self.set_aside(file, false);
+        Ok(())
+    }
+
+    /// Closes and unlocks the files; what still reads keeps its own until it is done.
+    pub(in crate::driver) fn close(&self) {
+        self.handles.forget(self.key);
+        self.parts.close();
+        self.unlock();
+    }
+
+    // Closing the descriptor unlocks as well, but not while a reader holds on to it, or a child
+    // process, started a moment ago, has a copy of it.
+    fn unlock(&self) {
+        if self.access == Access::Write {
+            let held = self.lock.as_ref().unwrap_or(&self.base);
+            // It may never have been locked, where the file system cannot.
+            let _ = rustix::fs::flock(held, FlockOperation::Unlock);
+        }
+    }
+
+    fn slot(&self, piece: PieceIndex, file: usize) -> Option<u64> {
+        if self.is_aside(file) { self.parts.slot(piece) } else { None }
+    }
+
+    // The open file that holds a span, and where in it.
+    fn locate(
+        &self,
+        piece: PieceIndex,
+        begin: u32,
+        span: &Span,
+        write: bool,
+    ) -> Result<(Arc<Handle>, u64), DiskError> {
+        match self.slot(piece, span.file) {
+            Some(slot) => {
+                Ok((self.parts.handle(write)?, slot + u64::from(begin) + u64::from(span.at)))
+            }
+            None => Ok((self.handle(span.file, write)?, span.file_offset)),
+        }
+    }
+
+    fn handle(&self, file: usize, write: bool) -> Result<Arc<Handle>, DiskError> {
+        if let Some(handle) = self.handles.find(self.key, file, write) {
+            return Ok(handle);
+        }
+        let opened = self.open_file(file, write).map_err(|e| self.error("opening", file, &e))?;
+        let path = self.path(file);
+        let meta = opened.metadata().map_err(|e| disk_error("opening", &path, &e))?;
+        if !meta.is_file() {
+            return Err(conflict(&path, kind_of(&meta)));
+        }
+        if write {
+            let owner = *locked(&self.owners).entry((meta.dev(), meta.ino())).or_insert(file);
+            if owner != file {
+                let other = format!("is the same file as {}", self.path(owner).display());
+                return Err(conflict(&path, &other));
+            }
+        }
+        self.know(file, &meta)?;
+        let handle = Arc::new(Handle { file: opened, writable: write });
+        self.handles.put(self.key, file, handle.clone());
+        Ok(handle)
+    }
+
+    // A file that was removed and made again lacks what we wrote to the first one.
+    fn know(&self, file: usize, meta: &Metadata) -> Result<(), DiskError> {
+        let known = &self.inodes[file];
+        match known.compare_exchange(0, meta.ino(), Ordering::Relaxed, Ordering::Relaxed) {
+            Err(before) if before != meta.ino() => {
+                Err(conflict(&self.path(file), "was replaced by another file"))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    fn open_file(&self, file: usize, write: bool) -> io::Result<File> {
+        let write = write && self.access == Access::Write;
+        let parts: Vec<&OsStr> =
+            self.layout.files()[file].path.iter().skip(self.base_parts).collect();
+        let Some((name, folders)) = parts.split_last() else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let mut folder: Option<OwnedFd> = None;
+        for part in folders {
+            let at = folder.as_ref().unwrap_or(&self.base);
+            if write {
+                make_dir(at, part)?;
+            }
+            folder = Some(rustix::fs::openat(at, *part, FOLDER, Mode::empty())?);
+        }
+        let at = folder.as_ref().unwrap_or(&self.base);
+        let flags = if write { OFlags::RDWR | OFlags::CREATE } else { OFlags::RDONLY };
+        // NONBLOCK: a pipe at that place must not hang us before it is refused.
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        Ok(rustix::fs::openat(at, *name, flags, NEW_FILE)?.into())
+    }
+
+    fn error(&self, doing: &str, file: usize, error: &io::Error) -> DiskError {
+        let path = if self.is_aside(file) { self.parts.path().to_owned() } else { self.path(file) };
+        disk_error(doing, &path, error)
+    }
+}
+
+impl Drop for FileSet {
+    fn drop(&mut self) {
+        self.unlock();
+    }
+}
+
+type Base = (OwnedFd, usize, Option<OwnedFd>);
+
+fn open_base(root: &Path, layout: &Layout, access: Access) -> Result<Base, DiskError> {
+    let io = |path: &Path, e: rustix::io::Errno| disk_error("opening", path, &e.into());
+    let dir = rustix::fs::open(root, FOLDER, Mode::empty()).map_err(|e| io(root, e))?;
+    let Some(first) = layout.files().iter().find(|f| !f.pad) else { return Ok((dir, 0, None)) };
+    let top = first.path.iter().next().unwrap_or_default();
+    let path = root.join(top);
+    let single = first.path.as_os_str() == top;
+    if single {
+        if access == Access::Read {
+            return Ok((dir, 0, None));
+        }
+        let flags =
+            OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = rustix::fs::openat(&dir, top, flags, NEW_FILE).map_err(|e| io(&path, e))?;
+        lock(&file, &path)?;
+        return Ok((dir, 0, Some(file)));
+    }
+    if access == Access::Write {
+        make_dir(&dir, top).map_err(|e| disk_error("making", &path, &e))?;
+    }
+    let folder = rustix::fs::openat(&dir, top, FOLDER, Mode::empty()).map_err(|e| io(&path, e))?;
+    if access == Access::Write {
+        lock(&folder, &path)?;
+    }
+    Ok((folder, 1, None))
+}
+
+fn lock(fd: &OwnedFd, path: &Path) -> Result<(), DiskError> {
+    match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(conflict(path, "is being downloaded already")),
+        // Some network file systems have no locks; better to go on than to refuse them.
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn make_dir(at: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    match rustix::fs::mkdirat(at, name, NEW_FOLDER) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn kind_of(meta: &Metadata) -> &'static str {
+    match meta.file_type() {
+        t if t.is_symlink() => "is a symbolic link, which is not followed",
+        t if t.is_dir() => "is a folder where a file has to be",
+        _ => "is no regular file",
+    }
+}
+
+// The parts of `blocks` that a span covers.
+fn slices<'a>(blocks: &'a [Bytes], span: &Span) -> Vec<IoSlice<'a>> {
+    let (mut skip, mut left) = (span.at as usize, span.len as usize);
+    let mut out = Vec::with_capacity(blocks.len());
+    for block in blocks {
+        if left == 0 {
+            break;
+        }
+        if skip >= block.len() {
+            skip -= block.len();
+            continue;
+        }
+        let take = left.min(block.len() - skip);
+        out.push(IoSlice::new(&block[skip..skip + take]));
+        left -= take;
+        skip = 0;
+    }
+    out
+}
+
+fn write_all(handle: &Handle, mut slices: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+    while !slices.is_empty() {
+        let call = slices.len().min(IOVECS_MAX);
+        let written = match rustix::io::pwritev(handle, &slices[..call], offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => n,
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(e) => return Err(e.into()),
+        };
+        offset += written as u64;
+        IoSlice::advance_slices(&mut slices, written);
+    }
+    Ok(())
+}
+
+const FOLDER: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// What the umask leaves of these is what new files and folders get.
+const NEW_FILE: Mode = Mode::from_raw_mode(0o666);
+const NEW_FOLDER: Mode = Mode::from_raw_mode(0o777);
+/// The least IOV_MAX of the systems we know.
+const IOVECS_MAX: usize = 1024;
