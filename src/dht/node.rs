@@ -167,6 +167,11 @@ impl Node {
         self.self_addrs = addrs.into_iter().map(canonical).collect();
     }
 
+    /// IPv4 or IPv6.
+    pub fn family(&self) -> Family {
+        self.config.family
+    }
+
     /// Who we are.
     pub fn id(&self) -> NodeId {
         self.id

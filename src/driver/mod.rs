@@ -1,6 +1,25 @@
-//! L3: the host of the cores on a real machine: sockets, files, clock, entropy.
+//! L3: the tokio host of the cores. The only room with sockets, files, threads, the clock and the
+//! system's randomness. One task owns the engine (`event_loop.rs`), so there is no lock order to
+//! know; connections, disk workers and callers reach it through bounded channels.
 
+pub mod clock;
+mod command;
 pub mod disk;
+mod dns;
+pub mod entropy;
+mod event_loop;
+mod node_state;
 pub mod resume;
+pub mod session;
 pub mod state_file;
 mod storage;
+mod tcp;
+mod torrent;
+mod udp;
+
+#[cfg(test)]
+mod tests;
+
+pub use command::{DhtStage, NodeStatus, SessionStatus, TorrentEvent, TorrentStatus};
+pub use session::{AddTorrent, Output, Session, SessionConfig, SessionError};
+pub use torrent::Torrent;

@@ -1,0 +1,115 @@
+//! What callers ask of the event loop, and what they are told.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::base::addr::Family;
+use crate::base::{InfoHash, NodeId};
+use crate::dht;
+use crate::driver::AddTorrent;
+use crate::engine::{AddError, NodeEvent, TorrentId};
+use crate::swarm::{self, FileStatus, PeerStatus};
+
+/// A torrent that was added: its name in the engine and its news.
+pub(super) type Added = (TorrentId, mpsc::Receiver<TorrentEvent>);
+
+/// A caller's wish. The loop answers through the sender inside.
+#[derive(Debug)]
+pub(super) enum Command {
+    Add(Box<AddTorrent>, oneshot::Sender<Result<Added, AddError>>),
+    Remove(TorrentId, oneshot::Sender<()>),
+    AddPeers(TorrentId, Vec<SocketAddr>),
+    Select(TorrentId, Option<Vec<bool>>),
+    Status(TorrentId, oneshot::Sender<Option<TorrentStatus>>),
+    Peers(TorrentId, oneshot::Sender<Vec<PeerStatus>>),
+    Files(TorrentId, oneshot::Sender<Vec<FileStatus>>),
+    Dht(DhtCommand, mpsc::Sender<NodeEvent>),
+    SessionStatus(oneshot::Sender<SessionStatus>),
+    Shutdown(oneshot::Sender<()>),
+}
+
+/// One DHT operation.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum DhtCommand {
+    GetPeers(InfoHash),
+    Announce(InfoHash, Option<u16>),
+    FindNode(NodeId),
+    Ping(SocketAddr),
+}
+
+/// News from one torrent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TorrentEvent {
+    /// From the swarm. `PieceVerified` is left out: ask for the status instead.
+    Swarm(swarm::Event),
+    /// A lookup for it is over.
+    LookupDone(dht::LookupReport),
+}
+
+/// Where a torrent stands: the stages `bootstrap -> nodes -> peers -> connected -> metadata -> data`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TorrentStatus {
+    /// What the swarm has come to: the last four stages.
+    pub swarm: swarm::Status,
+    /// What the DHT has come to: the first three; `None` if the DHT is off for this torrent.
+    pub dht: Option<DhtStage>,
+}
+
+/// The first stages of a torrent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DhtStage {
+    /// Bootstrap names given.
+    pub bootstrap_names: usize,
+    /// Addresses they stand for, as far as resolved.
+    pub bootstrap_addrs: usize,
+    /// Datagrams of any node that reached us and were valid.
+    pub replies: u64,
+    /// Contacts in our tables that answered.
+    pub nodes: usize,
+    /// Nodes asked for this torrent.
+    pub asked: usize,
+    /// Nodes that answered for this torrent.
+    pub answered: usize,
+    /// Peers that the DHT named for this torrent.
+    pub peers_found: usize,
+    /// Lookups that are over.
+    pub lookups_done: usize,
+    /// Lookups under way.
+    pub lookups_running: usize,
+    /// Nodes that hold our announce.
+    pub announced: usize,
+}
+
+/// Where the whole session stands.
+#[derive(Debug, Clone)]
+pub struct SessionStatus {
+    /// Since the start.
+    pub uptime: Duration,
+    /// One entry a DHT node.
+    pub nodes: Vec<NodeStatus>,
+    /// Torrents being worked on.
+    pub torrents: usize,
+    /// Open connections.
+    pub connections: usize,
+    /// Datagrams that the system did not take.
+    pub send_failures: u64,
+}
+
+/// One DHT node.
+#[derive(Debug, Clone)]
+pub struct NodeStatus {
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// Where it is bound.
+    pub addr: SocketAddr,
+    /// Its id.
+    pub id: NodeId,
+    /// Contacts in its table that answered.
+    pub contacts: usize,
+    /// The address that the world sees, once enough networks agree.
+    pub external: Option<IpAddr>,
+    /// Its counters.
+    pub stats: dht::Stats,
+}

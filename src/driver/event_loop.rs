@@ -1,0 +1,439 @@
+//! The one task that owns the engine. It gathers what happened (datagrams, frames, disk results,
+//! wishes, time), hands it in, and carries out what comes out. It never waits for anybody: every
+//! queue it writes to is bounded by the cores, and a full one closes its connection.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::base::addr::Family;
+use crate::base::{Instant, Seed};
+use crate::driver::clock::Clock;
+use crate::driver::command::{Added, Command, DhtCommand};
+use crate::driver::disk::{DiskPool, StorageConfig, StorageMode};
+use crate::driver::node_state;
+use crate::driver::session::{Bound, node_config};
+use crate::driver::tcp::{self, Handle, Input, Item};
+use crate::driver::udp::UdpSockets;
+use crate::driver::{
+    AddTorrent, DhtStage, NodeStatus, Output, SessionConfig, SessionStatus, TorrentEvent,
+    TorrentStatus, dns,
+};
+use crate::engine::{self, AddError, CommandId, Engine, Event, NodeEvent, SocketId, TorrentId};
+use crate::peer::ConnId;
+use crate::swarm::{self, DiskEvent};
+
+/// What the loop is made from.
+pub(super) struct Parts {
+    pub(super) config: SessionConfig,
+    pub(super) engine: engine::Config,
+    pub(super) bound: Vec<Bound>,
+    pub(super) seed: Seed,
+    pub(super) wishes: mpsc::Receiver<Command>,
+}
+
+pub(super) struct EventLoop {
+    config: SessionConfig,
+    clock: Clock,
+    engine: Engine,
+    udp: UdpSockets,
+    local_addrs: Vec<SocketAddr>,
+    handles: BTreeMap<ConnId, Handle>,
+    torrents: BTreeMap<TorrentId, mpsc::Sender<TorrentEvent>>,
+    dht_commands: BTreeMap<CommandId, mpsc::Sender<NodeEvent>>,
+    disk: Option<DiskPool>,
+    disk_wake: Arc<Notify>,
+    disk_events: Vec<(u32, DiskEvent)>,
+    inputs: mpsc::Receiver<Input>,
+    inputs_in: mpsc::Sender<Input>,
+    dns: mpsc::Receiver<Vec<SocketAddr>>,
+    dns_in: mpsc::Sender<Vec<SocketAddr>>,
+    bootstrap_addrs: usize,
+    wishes: mpsc::Receiver<Command>,
+    save_at: Instant,
+}
+
+impl EventLoop {
+    pub(super) fn new(parts: Parts) -> EventLoop {
+        let Parts { config, mut engine, bound, seed, wishes } = parts;
+        let clock = Clock::start();
+        let (inputs_in, inputs) = mpsc::channel(INPUTS_QUEUED_MAX);
+        let (dns_in, dns) = mpsc::channel(DNS_QUEUED_MAX);
+        let local_addrs: Vec<SocketAddr> = bound.iter().map(|b| b.addr).collect();
+        let mut sockets = Vec::new();
+        for (id, one) in (0u8..).zip(bound) {
+            if let Some(listener) = one.tcp {
+                tokio::spawn(tcp::accept(listener, inputs_in.clone()));
+            }
+            if let Some(udp) = one.udp {
+                let mut node = node_config(SocketId(id), one.addr, &config);
+                node_state::load(config.state_dir.as_deref(), &mut node);
+                engine.nodes.push(node);
+                sockets.push(udp);
+            }
+        }
+        let disk_wake = Arc::new(Notify::new());
+        let engine = Engine::new(engine, seed, clock.now());
+        EventLoop {
+            config,
+            clock,
+            engine,
+            udp: UdpSockets::new(sockets),
+            local_addrs,
+            handles: BTreeMap::new(),
+            torrents: BTreeMap::new(),
+            dht_commands: BTreeMap::new(),
+            disk: None,
+            disk_wake,
+            disk_events: Vec::new(),
+            inputs,
+            inputs_in,
+            dns,
+            dns_in,
+            bootstrap_addrs: 0,
+            wishes,
+            save_at: Instant::ZERO + SAVE_EVERY,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        if self.config.dht {
+            self.find_bootstrap_nodes();
+        }
+        let mut batch = Vec::new();
+        loop {
+            self.carry_out();
+            let wake = self.engine.poll_timeout().unwrap_or(Instant::FAR_FUTURE).min(self.save_at);
+            let deadline = self.clock.deadline(wake);
+            tokio::select! {
+                _ = self.inputs.recv_many(&mut batch, INPUTS_PER_TURN_MAX) => {}
+                () = self.disk_wake.notified() => {}
+                () = poll_fn(|cx| self.udp.poll_readable(cx)) => {}
+                Some(addrs) = self.dns.recv() => self.on_bootstrap(&addrs),
+                wish = self.wishes.recv() => {
+                    let Some(wish) = wish else { return self.shutdown().await };
+                    if let Some(reply) = self.on_wish(wish) {
+                        self.shutdown().await;
+                        // The caller may not wait for it.
+                        let _ = reply.send(());
+                        return;
+                    }
+                }
+                () = tokio::time::sleep_until(deadline) => {}
+            }
+            self.turn(&mut batch);
+        }
+    }
+
+    // One turn: everything that waits is handed in under one reading of the clock.
+    fn turn(&mut self, batch: &mut Vec<Input>) {
+        let now = self.clock.now();
+        for input in batch.drain(..) {
+            self.on_input(now, input);
+        }
+        if let Some(disk) = &self.disk {
+            disk.drain(&mut self.disk_events);
+        }
+        for (id, event) in self.disk_events.drain(..) {
+            self.engine.handle_disk(now, TorrentId(id), event);
+        }
+        let engine = &mut self.engine;
+        self.udp.receive(|socket, from, datagram| {
+            engine.handle_datagram(now, socket, from, datagram);
+        });
+        if self.engine.poll_timeout().is_some_and(|at| at <= now) {
+            self.engine.handle_timeout(now);
+        }
+        if self.save_at <= now {
+            self.save_at = now + SAVE_EVERY;
+            self.save_nodes_in_background();
+        }
+    }
+
+    fn on_input(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Accepted(stream, addr) => match self.engine.accept(now, addr) {
+                Some(conn) => {
+                    let handle = tcp::start(conn, stream, self.inputs_in.clone());
+                    self.handles.insert(conn, handle);
+                }
+                None => tcp::refuse(stream),
+            },
+            Input::Connected(conn, stream) => {
+                if self.engine.handle_connected(now, conn) {
+                    let handle = tcp::start(conn, stream, self.inputs_in.clone());
+                    self.handles.insert(conn, handle);
+                }
+            }
+            Input::ConnectFailed(conn, error) => {
+                self.engine.handle_connect_failed(now, conn, error);
+            }
+            Input::Frames(conn, frames) => {
+                for frame in frames {
+                    self.engine.handle_frame(now, conn, frame);
+                }
+            }
+            Input::Sent(conn, bytes) => self.engine.handle_sent(now, conn, bytes),
+            Input::Closed(conn) => {
+                if let Some(handle) = self.handles.remove(&conn) {
+                    handle.close();
+                    self.engine.handle_closed(now, conn);
+                }
+            }
+        }
+    }
+
+    // ---- what the engine wants done ----
+
+    fn carry_out(&mut self) {
+        while let Some(output) = self.engine.poll_output() {
+            match output {
+                engine::Output::Transmit { socket, to, datagram } => {
+                    self.udp.send(socket, to, &datagram);
+                }
+                engine::Output::Connect { conn, addr } => {
+                    let from = self.dial_from(addr);
+                    tokio::spawn(tcp::dial(conn, addr, from, self.inputs_in.clone()));
+                }
+                engine::Output::Send { conn, bytes } => self.send(conn, Item::Bytes(bytes)),
+                engine::Output::SendBlock { conn, head, block } => {
+                    self.send(conn, Item::Block(head, block));
+                }
+                engine::Output::Close { conn, reason } => {
+                    tracing::trace!(conn = conn.0, ?reason, "close");
+                    if let Some(handle) = self.handles.remove(&conn) {
+                        handle.close();
+                    }
+                }
+                engine::Output::Disk { torrent, request } => {
+                    if let Some(disk) = &self.disk {
+                        disk.submit(torrent.0, request);
+                    }
+                }
+                engine::Output::Event(event) => self.on_event(event),
+            }
+        }
+    }
+
+    fn send(&mut self, conn: ConnId, item: Item) {
+        let Some(handle) = self.handles.get(&conn) else { return };
+        if !handle.send(item) {
+            // Its writer is gone or hopelessly behind.
+            if let Some(handle) = self.handles.remove(&conn) {
+                handle.close();
+            }
+            self.engine.handle_closed(self.clock.now(), conn);
+        }
+    }
+
+    // The listening address of that family, if it is a certain one: what we send by TCP comes from
+    // where what we send by UDP comes from.
+    fn dial_from(&self, to: SocketAddr) -> Option<SocketAddr> {
+        let same = |a: &&SocketAddr| Family::of(a) == Family::of(&to) && !a.ip().is_unspecified();
+        self.local_addrs.iter().find(same).copied()
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Torrent { torrent, event } => {
+                tracing::debug!(torrent = torrent.0, ?event, "torrent");
+                if !matches!(event, swarm::Event::PieceVerified(_)) {
+                    self.tell(torrent, TorrentEvent::Swarm(event));
+                }
+            }
+            Event::LookupDone { torrent, report } => {
+                tracing::debug!(torrent = torrent.0, ?report, "lookup done");
+                self.tell(torrent, TorrentEvent::LookupDone(report));
+            }
+            Event::Command { command, event } => self.on_command_event(command, event),
+            Event::NeedBootstrap(_) => self.find_bootstrap_nodes(),
+            Event::ExternalAddress(socket, ip) => {
+                tracing::info!(socket = socket.0, %ip, "external address");
+            }
+        }
+    }
+
+    fn tell(&mut self, torrent: TorrentId, event: TorrentEvent) {
+        let Some(news) = self.torrents.get(&torrent) else { return };
+        if news.try_send(event).is_err() {
+            tracing::debug!(torrent = torrent.0, "the caller does not listen: news dropped");
+        }
+    }
+
+    fn on_command_event(&mut self, command: CommandId, event: NodeEvent) {
+        let is_last =
+            matches!(event, NodeEvent::Pinged { .. } | NodeEvent::Done { last: true, .. });
+        if let Some(news) = self.dht_commands.get(&command) {
+            let _ = news.try_send(event);
+        }
+        if is_last {
+            self.dht_commands.remove(&command);
+        }
+    }
+
+    // ---- bootstrap ----
+
+    fn find_bootstrap_nodes(&mut self) {
+        let literals = dns::literals(&self.config.bootstrap);
+        if !literals.is_empty() {
+            self.on_bootstrap(&literals);
+        }
+        dns::resolve(&self.config.bootstrap, &self.dns_in);
+    }
+
+    fn on_bootstrap(&mut self, addrs: &[SocketAddr]) {
+        self.bootstrap_addrs = self.bootstrap_addrs.saturating_add(addrs.len());
+        self.engine.bootstrap(self.clock.now(), addrs);
+    }
+
+    // ---- what callers want ----
+
+    // Returns whom to tell when the session has ended, if that is what is wanted.
+    fn on_wish(&mut self, wish: Command) -> Option<oneshot::Sender<()>> {
+        // A caller that went away meanwhile gets no answer; nothing is lost.
+        match wish {
+            Command::Add(add, reply) => drop(reply.send(self.add(*add))),
+            Command::Remove(id, reply) => {
+                self.engine.remove_torrent(self.clock.now(), id);
+                self.torrents.remove(&id);
+                let _ = reply.send(());
+            }
+            Command::AddPeers(id, peers) => self.engine.add_peers(self.clock.now(), id, &peers),
+            Command::Select(id, wanted) => self.engine.select(self.clock.now(), id, wanted),
+            Command::Status(id, reply) => drop(reply.send(self.torrent_status(id))),
+            Command::Peers(id, reply) => {
+                drop(reply.send(self.engine.torrent(id).map(|t| t.peers()).unwrap_or_default()));
+            }
+            Command::Files(id, reply) => {
+                drop(reply.send(self.engine.torrent(id).map(|t| t.files()).unwrap_or_default()));
+            }
+            Command::Dht(command, news) => self.start_dht_command(command, news),
+            Command::SessionStatus(reply) => drop(reply.send(self.session_status())),
+            Command::Shutdown(reply) => return Some(reply),
+        }
+        None
+    }
+
+    fn add(&mut self, add: AddTorrent) -> Result<Added, AddError> {
+        let mut request = engine::AddTorrent::new(add.info_hash);
+        request.metadata_only = add.output == Output::None;
+        request.info = add.info;
+        request.peers = add.peers;
+        request.wanted = add.wanted;
+        request.sequential = add.sequential;
+        request.discover = self.config.dht;
+        let id = self.engine.add_torrent(self.clock.now(), request)?;
+        let storage = match add.output {
+            Output::None => None,
+            Output::Download(root) => Some((root, StorageMode::Download)),
+            Output::Seed(root) => Some((root, StorageMode::Seed)),
+            Output::SeedChecked(root) => Some((root, StorageMode::SeedChecked)),
+        };
+        if let Some((root, mode)) = storage {
+            let state_dir = self.config.state_dir.clone();
+            self.disk().add(id.0, StorageConfig { root, state_dir, mode });
+        }
+        let (news, events) = mpsc::channel(TORRENT_EVENTS_QUEUED_MAX);
+        self.torrents.insert(id, news);
+        Ok((id, events))
+    }
+
+    // The workers start with the first torrent that stores something.
+    fn disk(&mut self) -> &DiskPool {
+        let wake = &self.disk_wake;
+        self.disk.get_or_insert_with(|| {
+            let wake = Arc::clone(wake);
+            let workers = std::thread::available_parallelism().map_or(2, |n| n.get());
+            DiskPool::new(workers.min(DISK_WORKERS_MAX), move || wake.notify_one())
+        })
+    }
+
+    fn start_dht_command(&mut self, command: DhtCommand, news: mpsc::Sender<NodeEvent>) {
+        let now = self.clock.now();
+        let id = match command {
+            DhtCommand::GetPeers(info_hash) => self.engine.get_peers(now, info_hash),
+            DhtCommand::Announce(info_hash, port) => self.engine.announce(now, info_hash, port),
+            DhtCommand::FindNode(target) => self.engine.find_node(now, target),
+            DhtCommand::Ping(addr) => self.engine.ping(now, addr),
+        };
+        self.dht_commands.insert(id, news);
+    }
+
+    fn torrent_status(&self, id: TorrentId) -> Option<TorrentStatus> {
+        let swarm = self.engine.torrent(id)?.status(self.clock.now());
+        let dht = self.engine.discovery(id).map(|d| DhtStage {
+            bootstrap_names: self.config.bootstrap.len(),
+            bootstrap_addrs: self.bootstrap_addrs,
+            replies: self.engine.nodes().map(|(_, n)| n.stats().replies_in).sum(),
+            nodes: self.engine.nodes().map(|(_, n)| n.contact_count()).sum(),
+            asked: d.asked,
+            answered: d.answered,
+            peers_found: d.peers_found,
+            lookups_done: d.lookups_done,
+            lookups_running: d.running,
+            announced: d.announced,
+        });
+        Some(TorrentStatus { swarm, dht })
+    }
+
+    fn session_status(&self) -> SessionStatus {
+        let nodes =
+            self.engine.nodes().zip(&self.local_addrs).map(|((_, node), addr)| NodeStatus {
+                family: Family::of(addr),
+                addr: *addr,
+                id: node.id(),
+                contacts: node.contact_count(),
+                external: node.external_addr(),
+                stats: *node.stats(),
+            });
+        SessionStatus {
+            uptime: self.clock.now().since(Instant::ZERO),
+            nodes: nodes.collect(),
+            torrents: self.torrents.len(),
+            connections: self.handles.len(),
+            send_failures: self.udp.send_failures,
+        }
+    }
+
+    // ---- state ----
+
+    fn save_nodes_in_background(&self) {
+        let Some(dir) = self.config.state_dir.clone() else { return };
+        let states = node_state::collect(&self.engine);
+        tokio::task::spawn_blocking(move || node_state::save(&dir, &states));
+    }
+
+    async fn shutdown(&mut self) {
+        self.engine.shutdown(self.clock.now());
+        self.carry_out();
+        self.torrents.clear();
+        let disk = self.disk.take();
+        let state =
+            self.config.state_dir.clone().map(|dir| (dir, node_state::collect(&self.engine)));
+        let last = tokio::task::spawn_blocking(move || {
+            if let Some((dir, states)) = state {
+                node_state::save(&dir, &states);
+            }
+            if let Some(disk) = disk {
+                disk.shutdown();
+            }
+        });
+        if tokio::time::timeout(SHUTDOWN_MAX, last).await.is_err() {
+            tracing::warn!("the disk takes too long: leaving without waiting for it");
+        }
+    }
+}
+
+/// How often node state is saved while running.
+const SAVE_EVERY: Duration = Duration::from_secs(300);
+const SHUTDOWN_MAX: Duration = Duration::from_secs(4);
+/// Messages of connections that wait for the loop. Each holds at most one read's frames.
+const INPUTS_QUEUED_MAX: usize = 64;
+const INPUTS_PER_TURN_MAX: usize = 64;
+const DNS_QUEUED_MAX: usize = 64;
+const TORRENT_EVENTS_QUEUED_MAX: usize = 256;
+const DISK_WORKERS_MAX: usize = 8;

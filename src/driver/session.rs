@@ -1,0 +1,271 @@
+//! `Session`: the library's async face. One session is one DHT node for each bound address, one
+//! listening port, one disk pool, and any number of torrents.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::base::addr::Family;
+use crate::base::{InfoHash, NodeId, PeerId};
+use crate::dht;
+use crate::driver::command::{Command, DhtCommand};
+use crate::driver::event_loop::{EventLoop, Parts};
+use crate::driver::{SessionStatus, Torrent, entropy, tcp, udp};
+use crate::engine::{self, AddError, NodeEvent, SocketId};
+
+/// What a session is to be.
+#[derive(Debug, Clone)]
+pub struct SessionConfig {
+    /// TCP and DHT share each address and port; port 0 picks one. Empty: any IPv4 and IPv6 address.
+    pub listen: Vec<SocketAddr>,
+    /// Run DHT nodes.
+    pub dht: bool,
+    /// Ask, but answer nobody (BEP 43): for a session of seconds.
+    pub read_only: bool,
+    /// `host:port` of nodes to start from.
+    pub bootstrap: Vec<String>,
+    /// Where node ids, contacts and resume records are kept; nowhere if `None`.
+    pub state_dir: Option<PathBuf>,
+    /// DHT queries a second answered to one address; `None` for no limit.
+    pub per_ip_rate: Option<u32>,
+    /// Take incoming connections, and announce ourselves.
+    pub accept: bool,
+    /// Connections of all torrents.
+    pub connections_max: usize,
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            dht: true,
+            read_only: false,
+            bootstrap: Vec::new(),
+            state_dir: None,
+            per_ip_rate: Some(dht::PER_IP_RATE),
+            accept: true,
+            connections_max: 500,
+        }
+    }
+}
+
+/// Why a session did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// An address could not be bound.
+    #[error("cannot listen on {addr}: {source}")]
+    Bind {
+        /// Which.
+        addr: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system gave no randomness.
+    #[error("no randomness from the system: {0}")]
+    Entropy(io::Error),
+}
+
+/// Where a torrent's data goes or is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Nowhere: only the info dictionary is fetched.
+    None,
+    /// Download below this directory.
+    Download(PathBuf),
+    /// All data is below this directory already and was just hashed: seed it, never write.
+    Seed(PathBuf),
+    /// Data is below this directory: check it, then seed what is good, never write.
+    SeedChecked(PathBuf),
+}
+
+/// A torrent to add.
+#[derive(Debug, Clone)]
+pub struct AddTorrent {
+    /// Which one.
+    pub info_hash: InfoHash,
+    /// The info dictionary, if it is known already.
+    pub info: Option<Bytes>,
+    /// Peers to try at once.
+    pub peers: Vec<SocketAddr>,
+    /// Where its data goes or is.
+    pub output: Output,
+    /// Which files are wanted; `None` means all.
+    pub wanted: Option<Vec<bool>>,
+    /// Pieces in order rather than rarest first.
+    pub sequential: bool,
+}
+
+impl AddTorrent {
+    /// A torrent known by its hash alone, to be resolved.
+    pub fn new(info_hash: InfoHash) -> Self {
+        let (info, peers, output) = (None, Vec::new(), Output::None);
+        Self { info_hash, info, peers, output, wanted: None, sequential: false }
+    }
+}
+
+/// A running session. Clones share it; when the last one is dropped it shuts down.
+#[derive(Debug, Clone)]
+pub struct Session {
+    commands: mpsc::Sender<Command>,
+    local_addrs: Arc<[SocketAddr]>,
+}
+
+impl Session {
+    /// Binds, loads state, and starts. The first datagrams leave before this returns to the caller.
+    pub async fn start(config: SessionConfig) -> Result<Session, SessionError> {
+        let mut seed = entropy::seed().map_err(SessionError::Entropy)?;
+        let mut rng = crate::base::Rng::from_seed(seed);
+        seed = rng.fork();
+        let bound = bind_all(&config)?;
+        let local_addrs: Arc<[SocketAddr]> = bound.iter().map(|b| b.addr).collect();
+        let mut engine = engine::Config::new(peer_id(&mut rng));
+        engine.connections_max = config.connections_max;
+        engine.listen_port = bound.iter().find(|b| b.tcp.is_some()).map(|b| b.addr.port());
+        let (commands, wishes) = mpsc::channel(COMMANDS_QUEUED_MAX);
+        let parts = Parts { config, engine, bound, seed, wishes };
+        tokio::spawn(EventLoop::new(parts).run());
+        Ok(Session { commands, local_addrs })
+    }
+
+    /// The bound addresses.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.local_addrs.to_vec()
+    }
+
+    /// Adds a torrent; its lookups and dials start at once.
+    pub async fn add(&self, add: AddTorrent) -> Result<Torrent, AddError> {
+        let info_hash = add.info_hash;
+        let added = self.ask(|reply| Command::Add(Box::new(add), reply)).await;
+        let (id, events) = added.unwrap_or(Err(AddError::Full))?;
+        Ok(Torrent { id, info_hash, commands: self.commands.clone(), events })
+    }
+
+    /// Where the session stands; `None` once it has ended.
+    pub async fn status(&self) -> Option<SessionStatus> {
+        self.ask(Command::SessionStatus).await
+    }
+
+    /// Looks for peers. Events arrive as they come; the last is `Done { last: true, .. }`.
+    pub async fn dht_get_peers(&self, info_hash: InfoHash) -> mpsc::Receiver<NodeEvent> {
+        self.dht(DhtCommand::GetPeers(info_hash)).await
+    }
+
+    /// Looks for peers and announces `port` (`None`: the port our datagrams come from).
+    pub async fn dht_announce(
+        &self,
+        info_hash: InfoHash,
+        port: Option<u16>,
+    ) -> mpsc::Receiver<NodeEvent> {
+        self.dht(DhtCommand::Announce(info_hash, port)).await
+    }
+
+    /// Looks for the nodes closest to `target`.
+    pub async fn dht_find_node(&self, target: NodeId) -> mpsc::Receiver<NodeEvent> {
+        self.dht(DhtCommand::FindNode(target)).await
+    }
+
+    /// Pings one node.
+    pub async fn dht_ping(&self, addr: SocketAddr) -> mpsc::Receiver<NodeEvent> {
+        self.dht(DhtCommand::Ping(addr)).await
+    }
+
+    /// Ends the session: peers are told, good data is recorded, the node's state is saved. Takes a
+    /// few seconds at most.
+    pub async fn shutdown(&self) {
+        self.ask(Command::Shutdown).await;
+    }
+
+    async fn dht(&self, command: DhtCommand) -> mpsc::Receiver<NodeEvent> {
+        let (news, events) = mpsc::channel(DHT_EVENTS_QUEUED_MAX);
+        let _ = self.commands.send(Command::Dht(command, news)).await;
+        events
+    }
+
+    // A session that is gone answers nothing.
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+/// One bound address.
+#[derive(Debug)]
+pub(super) struct Bound {
+    pub(super) addr: SocketAddr,
+    pub(super) tcp: Option<TcpListener>,
+    pub(super) udp: Option<UdpSocket>,
+}
+
+fn bind_all(config: &SessionConfig) -> Result<Vec<Bound>, SessionError> {
+    if !config.listen.is_empty() {
+        let bind = |addr: &SocketAddr| {
+            bind_one(*addr, config).map_err(|source| SessionError::Bind { addr: *addr, source })
+        };
+        return config.listen.iter().map(bind).collect();
+    }
+    let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+    let v6 = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
+    let first = bind_one(v4, config).map_err(|source| SessionError::Bind { addr: v4, source });
+    // The same port on both families, so that one announce serves both; a host may lack either.
+    let port = first.as_ref().map_or(0, |b| b.addr.port());
+    let second = bind_one(SocketAddr::new(v6.ip(), port), config);
+    match (first, second) {
+        (Ok(first), Ok(second)) => Ok(vec![first, second]),
+        (Ok(first), Err(_)) => Ok(vec![first]),
+        (Err(_), Ok(second)) => Ok(vec![second]),
+        (Err(e), Err(_)) => Err(e),
+    }
+}
+
+// TCP and UDP on one port. With port 0 the system picks for TCP, and UDP has to get the same.
+fn bind_one(addr: SocketAddr, config: &SessionConfig) -> io::Result<Bound> {
+    let mut tries = if addr.port() == 0 { PORT_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        let tcp = if config.accept { Some(tcp::listen(addr)?) } else { None };
+        let mut bound = match &tcp {
+            Some(tcp) => tcp.local_addr()?,
+            None => addr,
+        };
+        let udp = match config.dht.then(|| udp::bind(bound)) {
+            Some(Err(e)) if tries > 0 && e.kind() == io::ErrorKind::AddrInUse => continue,
+            udp => udp.transpose()?,
+        };
+        if let Some(udp) = &udp {
+            bound = udp.local_addr()?;
+        }
+        return Ok(Bound { addr: bound, tcp, udp });
+    }
+}
+
+// BEP 20, Azureus style: `-TK0010-` and twelve random bytes.
+fn peer_id(rng: &mut crate::base::Rng) -> PeerId {
+    let mut id: [u8; 20] = rng.array();
+    id[..PEER_ID_PREFIX.len()].copy_from_slice(PEER_ID_PREFIX);
+    PeerId::new(id)
+}
+
+/// What a node of this session is made from.
+pub(super) fn node_config(
+    socket: SocketId,
+    addr: SocketAddr,
+    config: &SessionConfig,
+) -> engine::NodeConfig {
+    let mut dht = dht::Config::new(Family::of(&addr));
+    dht.read_only = config.read_only;
+    dht.per_ip_rate = config.per_ip_rate;
+    let own_addrs = if addr.ip().is_unspecified() { Vec::new() } else { vec![addr] };
+    engine::NodeConfig { socket, port: addr.port(), dht, id: None, contacts: Vec::new(), own_addrs }
+}
+
+const PEER_ID_PREFIX: &[u8; 8] = b"-TK0010-";
+const PORT_TRIES: u32 = 16;
+const COMMANDS_QUEUED_MAX: usize = 256;
+/// Events of one DHT operation that wait for its caller; a slow caller loses the newest peers.
+const DHT_EVENTS_QUEUED_MAX: usize = 1024;

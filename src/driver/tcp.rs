@@ -1,0 +1,351 @@
+//! One TCP connection: a reader task that splits the stream into frames and a writer task that
+//! gathers what the engine queued into vectored writes. Payload is not copied in either direction.
+//!
+//! The reader's channel to the event loop is bounded: when the loop is behind, the reader waits, and
+//! TCP slows the peer. The writer's queue is bounded by what the core allows to be unsent.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::peer::ConnId;
+use crate::swarm::DialError;
+use crate::wire::peer::Framer;
+
+/// What a connection's tasks tell the event loop.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// A stranger connected.
+    Accepted(TcpStream, SocketAddr),
+    /// A dial succeeded.
+    Connected(ConnId, TcpStream),
+    /// A dial failed.
+    ConnectFailed(ConnId, DialError),
+    /// Frames came in.
+    Frames(ConnId, Vec<Bytes>),
+    /// So many more bytes were written.
+    Sent(ConnId, usize),
+    /// The connection is over.
+    Closed(ConnId),
+}
+
+/// Something to write.
+#[derive(Debug)]
+pub(super) enum Item {
+    /// Whole messages.
+    Bytes(Bytes),
+    /// A piece message.
+    Block([u8; 13], Bytes),
+}
+
+/// The event loop's end of a connection.
+#[derive(Debug)]
+pub(super) struct Handle {
+    items: mpsc::Sender<Item>,
+    reader: JoinHandle<()>,
+}
+
+impl Handle {
+    /// Queues; false if the writer is gone or its queue full, which the core's bounds rule out.
+    pub(super) fn send(&self, item: Item) -> bool {
+        self.items.try_send(item).is_ok()
+    }
+
+    /// Stops reading; the writer writes what is queued, for a moment, and closes.
+    pub(super) fn close(self) {
+        self.reader.abort();
+    }
+}
+
+/// Starts the two tasks of a connection.
+pub(super) fn start(conn: ConnId, stream: TcpStream, inputs: mpsc::Sender<Input>) -> Handle {
+    // Small messages must not wait for acknowledgements of earlier ones.
+    let _ = stream.set_nodelay(true);
+    let (read, write) = stream.into_split();
+    let (items, queue) = mpsc::channel(ITEMS_QUEUED_MAX);
+    tokio::spawn(write_items(conn, write, queue, inputs.clone()));
+    let reader = tokio::spawn(async move {
+        read_frames(conn, read, &inputs).await;
+        // The loop may be gone already.
+        let _ = inputs.send(Input::Closed(conn)).await;
+    });
+    Handle { items, reader }
+}
+
+async fn read_frames(conn: ConnId, mut read: OwnedReadHalf, inputs: &mpsc::Sender<Input>) {
+    let mut framer = Framer::new();
+    let mut buffer = BytesMut::new();
+    let mut chunk = CHUNK_MIN;
+    loop {
+        if buffer.capacity() - buffer.len() < chunk / 4 {
+            buffer.reserve(chunk.max(framer.wanted(&buffer)));
+        }
+        let room = buffer.capacity() - buffer.len();
+        let Ok(read) = read.read_buf(&mut buffer).await else { return };
+        if read == 0 {
+            return;
+        }
+        // A full read means that more waits: take more at once. Idle connections stay small.
+        if read == room {
+            chunk = (chunk * 2).min(CHUNK_MAX);
+        }
+        let mut frames = Vec::new();
+        let broken = loop {
+            match framer.next_frame(&mut buffer) {
+                Ok(Some(frame)) => frames.push(frame),
+                Ok(None) => break false,
+                Err(_) => break true,
+            }
+        };
+        if !frames.is_empty() && inputs.send(Input::Frames(conn, frames)).await.is_err() {
+            return;
+        }
+        if broken {
+            return;
+        }
+    }
+}
+
+async fn write_items(
+    conn: ConnId,
+    mut write: OwnedWriteHalf,
+    mut queue: mpsc::Receiver<Item>,
+    inputs: mpsc::Sender<Input>,
+) {
+    let mut items = Vec::new();
+    let mut parts: Vec<Bytes> = Vec::new();
+    while queue.recv_many(&mut items, ITEMS_PER_WRITE_MAX).await > 0 {
+        for item in items.drain(..) {
+            match item {
+                Item::Bytes(bytes) => parts.push(bytes),
+                Item::Block(head, block) => {
+                    parts.push(Bytes::copy_from_slice(&head));
+                    parts.push(block);
+                }
+            }
+        }
+        // While the loop still owns the connection there is no hurry; once it has let go of it,
+        // what is queued gets a moment and no more.
+        let limit = if queue.is_closed() { LAST_WORDS } else { WRITE_STALL_MAX };
+        match tokio::time::timeout(limit, write_all(&mut write, &mut parts)).await {
+            Ok(Ok(written)) => {
+                // The loop may be gone already.
+                let _ = inputs.send(Input::Sent(conn, written)).await;
+            }
+            Ok(Err(_)) | Err(_) => {
+                let _ = inputs.send(Input::Closed(conn)).await;
+                return;
+            }
+        }
+    }
+    let _ = write.shutdown().await;
+}
+
+// Writes all parts, many in one call, and empties the list. Returns how many bytes that were.
+async fn write_all(write: &mut OwnedWriteHalf, parts: &mut Vec<Bytes>) -> io::Result<usize> {
+    let total = parts.iter().map(Bytes::len).sum();
+    let mut first = 0;
+    while first < parts.len() {
+        let slices: Vec<IoSlice<'_>> =
+            parts[first..].iter().take(IOVECS_MAX).map(|p| IoSlice::new(p)).collect();
+        let mut written = write.write_vectored(&slices).await?;
+        if written == 0 && slices.iter().any(|s| !s.is_empty()) {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while first < parts.len() && written >= parts[first].len() {
+            written -= parts[first].len();
+            first += 1;
+        }
+        if written > 0 {
+            parts[first].advance(written);
+        }
+    }
+    parts.clear();
+    Ok(total)
+}
+
+/// Dials from the address we listen on, so that one bind rule holds for all that we send.
+pub(super) async fn dial(
+    conn: ConnId,
+    addr: SocketAddr,
+    from: Option<SocketAddr>,
+    inputs: mpsc::Sender<Input>,
+) {
+    let result = match tokio::time::timeout(DIAL_TIMEOUT, connect(addr, from)).await {
+        Ok(Ok(stream)) => Input::Connected(conn, stream),
+        Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {
+            Input::ConnectFailed(conn, DialError::Refused)
+        }
+        Ok(Err(e)) if e.kind() == io::ErrorKind::TimedOut => {
+            Input::ConnectFailed(conn, DialError::Timeout)
+        }
+        Ok(Err(_)) => Input::ConnectFailed(conn, DialError::Unreachable),
+        Err(_) => Input::ConnectFailed(conn, DialError::Timeout),
+    };
+    // The loop may be gone already.
+    let _ = inputs.send(result).await;
+}
+
+async fn connect(addr: SocketAddr, from: Option<SocketAddr>) -> io::Result<TcpStream> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(from) = from {
+        socket.bind(SocketAddr::new(from.ip(), 0))?;
+    }
+    socket.connect(addr).await
+}
+
+/// Accepts for ever. When the system is out of descriptors it waits rather than spin.
+pub(super) async fn accept(listener: TcpListener, inputs: mpsc::Sender<Input>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, addr)) => {
+                let addr = crate::base::addr::canonical(addr);
+                if inputs.send(Input::Accepted(stream, addr)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Binds a listening socket.
+pub(super) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // A restarted node takes its port back at once, old connections in TIME_WAIT or not.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Closes at once, without a word: there is no room for this stranger.
+pub(super) fn refuse(stream: TcpStream) {
+    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    drop(stream);
+}
+
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that takes no byte for this long is gone.
+const WRITE_STALL_MAX: Duration = Duration::from_secs(120);
+const LAST_WORDS: Duration = Duration::from_secs(2);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const BACKLOG: i32 = 1024;
+/// Bytes read at once from a connection that says little.
+const CHUNK_MIN: usize = 8 * 1024;
+/// Bytes read at once from a fast one.
+const CHUNK_MAX: usize = 256 * 1024;
+/// Messages queued for one writer. The core stops at about 1 MiB of blocks, which is 64 of them.
+const ITEMS_QUEUED_MAX: usize = 8 * 1024;
+const ITEMS_PER_WRITE_MAX: usize = 256;
+/// Buffers in one system call; Linux takes 1024.
+const IOVECS_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::handshake::{HANDSHAKE_LEN, PROTOCOL};
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let to = listener.local_addr().unwrap();
+        let (dialled, accepted) = tokio::join!(connect(to, None), listener.accept());
+        (dialled.unwrap(), accepted.unwrap().0)
+    }
+
+    fn hello() -> Vec<u8> {
+        let mut hello = vec![7; HANDSHAKE_LEN];
+        hello[..PROTOCOL.len()].copy_from_slice(PROTOCOL);
+        hello
+    }
+
+    async fn frames(inputs: &mut mpsc::Receiver<Input>, count: usize) -> Vec<Bytes> {
+        let mut all = Vec::new();
+        while all.len() < count {
+            match inputs.recv().await {
+                Some(Input::Frames(_, frames)) => all.extend(frames),
+                other => panic!("expected frames, got {other:?}"),
+            }
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn frames_arrive_whole_however_the_stream_is_cut() {
+        let (mut theirs, ours) = pair().await;
+        let (inputs_in, mut inputs) = mpsc::channel(8);
+        let _handle = start(ConnId(1), ours, inputs_in);
+        let big = vec![9u8; 300_000];
+        let sent =
+            [&hello()[..], &[0, 0, 0, 1, 2], &[0; 4], &300_000u32.to_be_bytes(), &big].concat();
+        let write = tokio::spawn(async move {
+            for part in sent.chunks(997) {
+                theirs.write_all(part).await.unwrap();
+            }
+            theirs
+        });
+        let got = frames(&mut inputs, 4).await;
+        assert_eq!(got[0], hello());
+        assert_eq!((&got[1][..], got[2].len()), (&[2u8][..], 0));
+        assert_eq!(got[3], big);
+        drop(write.await.unwrap());
+        assert!(matches!(inputs.recv().await, Some(Input::Closed(ConnId(1)))));
+    }
+
+    #[tokio::test]
+    async fn stream_of_another_protocol_is_closed_at_once() {
+        let (mut theirs, ours) = pair().await;
+        let (inputs_in, mut inputs) = mpsc::channel(8);
+        let handle = start(ConnId(1), ours, inputs_in);
+        theirs.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        assert!(matches!(inputs.recv().await, Some(Input::Closed(_))));
+        handle.close();
+        assert_eq!(theirs.read(&mut [0; 8]).await.unwrap_or(0), 0);
+    }
+
+    #[tokio::test]
+    async fn last_words_are_written_before_the_connection_closes() {
+        let (mut theirs, ours) = pair().await;
+        let (inputs_in, mut inputs) = mpsc::channel(64);
+        let handle = start(ConnId(1), ours, inputs_in);
+        let block = Bytes::from(vec![5u8; 16_384]);
+        for _ in 0..20 {
+            assert!(handle.send(Item::Block([1; 13], block.clone())));
+        }
+        assert!(handle.send(Item::Bytes(Bytes::from_static(b"bye"))));
+        handle.close();
+        let mut got = Vec::new();
+        theirs.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got.len(), 20 * (13 + 16_384) + 3);
+        assert!(got.ends_with(b"bye") && got[..13] == [1; 13] && got[13] == 5);
+        let mut written = 0;
+        while let Some(Input::Sent(_, bytes)) = inputs.recv().await {
+            written += bytes;
+        }
+        assert_eq!(written, got.len());
+    }
+
+    #[tokio::test]
+    async fn dial_to_a_closed_port_is_refused() {
+        let free = listen("127.0.0.1:0".parse().unwrap()).unwrap().local_addr().unwrap();
+        let (inputs_in, mut inputs) = mpsc::channel(1);
+        dial(ConnId(1), free, None, inputs_in).await;
+        let got = inputs.recv().await;
+        assert!(matches!(got, Some(Input::ConnectFailed(_, DialError::Refused))), "{got:?}");
+    }
+}

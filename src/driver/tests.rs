@@ -1,0 +1,159 @@
+//! Two and more whole sessions on loopback, with real sockets and files.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::base::hash::sha1;
+use crate::base::{InfoHash, Rng};
+use crate::engine::NodeEvent;
+use crate::swarm::{Event, Phase};
+use crate::wire::bencode::Writer;
+
+const PIECE: usize = 32 * 1024;
+
+struct Content {
+    info: Bytes,
+    info_hash: InfoHash,
+    data: Vec<u8>,
+}
+
+fn content(len: usize) -> Content {
+    let mut data = vec![0; len];
+    Rng::from_seed([3; 32]).fill(&mut data);
+    let hashes: Vec<u8> = data.chunks(PIECE).flat_map(sha1).collect();
+    let mut info = Vec::new();
+    let mut w = Writer::new(&mut info);
+    w.dict().bytes(b"length").int(i64::try_from(len).unwrap());
+    w.bytes(b"name").bytes(b"content.bin");
+    w.bytes(b"piece length").int(i64::try_from(PIECE).unwrap());
+    w.bytes(b"pieces").bytes(&hashes).end();
+    let info_hash = InfoHash::new(sha1(&info));
+    Content { info: info.into(), info_hash, data }
+}
+
+async fn session(bootstrap: &[SocketAddr]) -> Session {
+    Session::start(SessionConfig {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        bootstrap: bootstrap.iter().map(SocketAddr::to_string).collect(),
+        ..SessionConfig::default()
+    })
+    .await
+    .unwrap()
+}
+
+async fn seed(session: &Session, content: &Content, dir: &Path) -> Torrent {
+    std::fs::write(dir.join("content.bin"), &content.data).unwrap();
+    let mut add = AddTorrent::new(content.info_hash);
+    add.info = Some(content.info.clone());
+    add.output = Output::Seed(dir.to_owned());
+    session.add(add).await.unwrap()
+}
+
+async fn wait_for(torrent: &mut Torrent, wanted: impl Fn(&Event) -> bool) -> Event {
+    let search = async {
+        loop {
+            match torrent.next_event().await.expect("the session goes on") {
+                TorrentEvent::Swarm(event) if wanted(&event) => return event,
+                TorrentEvent::Swarm(_) | TorrentEvent::LookupDone(_) => {}
+            }
+        }
+    };
+    match tokio::time::timeout(Duration::from_secs(20), search).await {
+        Ok(event) => event,
+        Err(_) => panic!("not in time: {:?}", torrent.status().await),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn magnet_becomes_a_verified_file_over_the_dht_alone() {
+    let content = content(1_000_000);
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let router = session(&[]).await;
+    let known = router.local_addrs();
+    let seeder = session(&known).await;
+    let mut seeded = seed(&seeder, &content, from.path()).await;
+    // The announce is out once a lookup says that somebody holds it.
+    loop {
+        match seeded.next_event().await.unwrap() {
+            TorrentEvent::LookupDone(report) if report.announced > 0 => break,
+            TorrentEvent::LookupDone(_) | TorrentEvent::Swarm(_) => {}
+        }
+    }
+    let leecher = session(&known).await;
+    let mut add = AddTorrent::new(content.info_hash);
+    add.output = Output::Download(to.path().to_owned());
+    let mut torrent = leecher.add(add).await.unwrap();
+    wait_for(&mut torrent, |e| *e == Event::Finished).await;
+    let got = std::fs::read(to.path().join("content.bin")).unwrap();
+    assert!(got == content.data);
+    let status = torrent.status().await.unwrap();
+    assert_eq!(status.swarm.phase, Phase::Seeding);
+    assert_eq!(status.swarm.verified_bytes, 1_000_000);
+    assert!(status.dht.unwrap().peers_found >= 1);
+    for s in [leecher, seeder, router] {
+        s.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn info_dictionary_is_resolved_from_a_given_peer_without_a_dht() {
+    let content = content(200_000);
+    let dir = tempfile::tempdir().unwrap();
+    let config = |accept| SessionConfig {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        dht: false,
+        accept,
+        ..SessionConfig::default()
+    };
+    let seeder = Session::start(config(true)).await.unwrap();
+    let _seeded = seed(&seeder, &content, dir.path()).await;
+    let resolver = Session::start(config(false)).await.unwrap();
+    let mut add = AddTorrent::new(content.info_hash);
+    add.peers = seeder.local_addrs();
+    let mut torrent = resolver.add(add).await.unwrap();
+    let ready = wait_for(&mut torrent, |e| matches!(e, Event::MetadataReady { .. })).await;
+    assert_eq!(ready, Event::MetadataReady { info: content.info });
+    seeder.shutdown().await;
+    resolver.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_remembers_its_id_and_contacts() {
+    let dir = tempfile::tempdir().unwrap();
+    let router = session(&[]).await;
+    let config = |bootstrap: Vec<String>| SessionConfig {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        bootstrap,
+        state_dir: Some(dir.path().to_owned()),
+        ..SessionConfig::default()
+    };
+    let known = router.local_addrs()[0].to_string();
+    let first = Session::start(config(vec![known])).await.unwrap();
+    let id = first.status().await.unwrap().nodes[0].id;
+    // A lookup that ends has an answer from the router, which is in the table from then on.
+    let mut lookup = first.dht_get_peers(InfoHash::new([1; 20])).await;
+    while !matches!(lookup.recv().await, Some(NodeEvent::Done { last: true, .. }) | None) {}
+    assert_eq!(first.status().await.unwrap().nodes[0].contacts, 1);
+    first.shutdown().await;
+
+    let second = Session::start(config(Vec::new())).await.unwrap();
+    assert_eq!(second.status().await.unwrap().nodes[0].id, id);
+    let mut ping = second.dht_get_peers(InfoHash::new([2; 20])).await;
+    let Some(NodeEvent::Done { report, .. }) = ping.recv().await else { panic!("a report") };
+    assert_eq!(report.answered, 1, "the saved contact answers without any bootstrap node");
+    second.shutdown().await;
+    router.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn taken_port_is_named() {
+    let first = session(&[]).await;
+    let config = SessionConfig { listen: first.local_addrs(), ..SessionConfig::default() };
+    let error = Session::start(config).await.err().map(|e| e.to_string()).unwrap();
+    assert!(error.contains(&first.local_addrs()[0].to_string()), "{error}");
+    first.shutdown().await;
+}

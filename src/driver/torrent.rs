@@ -1,0 +1,70 @@
+//! A caller's handle on one torrent of a session.
+
+use std::net::SocketAddr;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::base::InfoHash;
+use crate::driver::TorrentEvent;
+use crate::driver::TorrentStatus;
+use crate::driver::command::Command;
+use crate::engine::TorrentId;
+use crate::swarm::{FileStatus, PeerStatus};
+
+/// One torrent of a session. Dropping the handle leaves the torrent in the session.
+#[derive(Debug)]
+pub struct Torrent {
+    pub(super) id: TorrentId,
+    pub(super) info_hash: InfoHash,
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) events: mpsc::Receiver<TorrentEvent>,
+}
+
+impl Torrent {
+    /// Which torrent.
+    pub fn info_hash(&self) -> InfoHash {
+        self.info_hash
+    }
+
+    /// The next news; `None` once the torrent or the session is gone.
+    pub async fn next_event(&mut self) -> Option<TorrentEvent> {
+        self.events.recv().await
+    }
+
+    /// Where it stands; `None` once the torrent or the session is gone.
+    pub async fn status(&self) -> Option<TorrentStatus> {
+        self.ask(|reply| Command::Status(self.id, reply)).await.flatten()
+    }
+
+    /// Its connected peers.
+    pub async fn peers(&self) -> Vec<PeerStatus> {
+        self.ask(|reply| Command::Peers(self.id, reply)).await.unwrap_or_default()
+    }
+
+    /// Its files; empty before the metadata is here.
+    pub async fn files(&self) -> Vec<FileStatus> {
+        self.ask(|reply| Command::Files(self.id, reply)).await.unwrap_or_default()
+    }
+
+    /// More peers to try at once.
+    pub async fn add_peers(&self, peers: Vec<SocketAddr>) {
+        let _ = self.commands.send(Command::AddPeers(self.id, peers)).await;
+    }
+
+    /// Other files are wanted now; `None` means all.
+    pub async fn select(&self, wanted: Option<Vec<bool>>) {
+        let _ = self.commands.send(Command::Select(self.id, wanted)).await;
+    }
+
+    /// Ends it: peers are told, what is good is recorded.
+    pub async fn remove(self) {
+        self.ask(|reply| Command::Remove(self.id, reply)).await;
+    }
+
+    // A session that is gone answers nothing.
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.ok()?;
+        answer.await.ok()
+    }
+}
