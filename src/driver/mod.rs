@@ -4,6 +4,7 @@
 
 pub mod clock;
 mod command;
+pub mod create;
 pub mod disk;
 mod dns;
 pub mod entropy;
@@ -16,6 +17,7 @@ mod storage;
 mod tcp;
 mod torrent;
 mod udp;
+pub mod verify;
 
 #[cfg(test)]
 mod tests;
