@@ -91,10 +91,6 @@ impl Bucket {
         &self.contacts
     }
 
-    pub fn contacts_mut(&mut self) -> &mut [Contact] {
-        &mut self.contacts
-    }
-
     pub fn spares(&self) -> &[Contact] {
         &self.spares
     }

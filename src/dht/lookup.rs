@@ -43,6 +43,8 @@ pub(super) struct Lookup {
     pub own_account: bool,
     /// What to announce; `None` for the port our datagrams come from.
     pub port: Option<u16>,
+    /// Our table shows that ids follow from addresses in this network (BEP 42).
+    pub ids_follow: bool,
     started: Instant,
     // Sorted, closest first; no two with the same id or endpoint.
     candidates: Vec<Candidate>,
@@ -112,6 +114,7 @@ impl Lookup {
             target,
             own_account,
             port: None,
+            ids_follow: false,
             started: now,
             candidates: Vec::new(),
             seeds: Vec::new(),
@@ -295,6 +298,9 @@ impl Lookup {
     // BEP 42: nodes whose id does not follow from their address do not count towards the end, where
     // most nodes' ids do. In a network that does not know the rule nobody would count.
     fn demands_valid_ids(&self) -> bool {
+        if self.ids_follow {
+            return true;
+        }
         let answered = || self.candidates.iter().filter(|c| c.state == State::Answered);
         let valid = answered().filter(|c| c.valid_id && !is_private(c.addr.ip())).count();
         valid >= K / 2 && valid * 4 >= answered().count()

@@ -55,6 +55,7 @@ impl Node {
         let id = LookupId(self.name());
         let mut lookup = Lookup::new(now, kind, target, own_account);
         lookup.port = port;
+        lookup.ids_follow = self.table.ids_follow();
         self.table.on_lookup(now, target);
         self.feed(now, &mut lookup);
         self.lookup_ends.insert((lookup.expires_at(), id));

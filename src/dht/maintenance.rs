@@ -28,6 +28,8 @@ pub(super) struct Maintenance {
     next_refresh: Instant,
     need: Backoff,
     checks: TokenBucket,
+    // Strangers that asked us something and wait to be pinged.
+    queriers: Vec<(NodeId, SocketAddr)>,
     link: Link,
     told: usize,
 }
@@ -86,6 +88,7 @@ impl Maintenance {
             next_refresh: now,
             need: Backoff::new(now, NEED_FIRST, NEED_LONGEST),
             checks: TokenBucket::full(CHECKS_BURST, now),
+            queriers: Vec::new(),
             link: Link { last_inbound: now, silent: 0, dead_since: None },
             told: 0,
         }
@@ -180,10 +183,24 @@ impl Node {
     }
 
     /// `id` at `from` asked us something. If it would be of use it is pinged: a source address can
-    /// be forged, an answer to four random bytes cannot.
+    /// be forged, an answer to four random bytes cannot. Not at once: one datagram in, one out.
     pub(super) fn consider_querier(&mut self, now: Instant, id: NodeId, from: SocketAddr) {
-        if self.table.wants(now, id, &from) && !self.is_public_router(&from) {
-            self.check(now, from, Some(id));
+        let waiting = &self.maintenance.queriers;
+        if waiting.len() < QUERIERS_MAX
+            && !waiting.iter().any(|(_, addr)| *addr == from)
+            && self.table.wants(now, id, &from)
+            && !self.is_public_router(&from)
+        {
+            self.maintenance.queriers.push((id, from));
+            self.maintenance.tick = self.maintenance.tick.min(now + CHECK_DELAY);
+        }
+    }
+
+    fn check_queriers(&mut self, now: Instant) {
+        for (id, addr) in std::mem::take(&mut self.maintenance.queriers) {
+            if self.table.wants(now, id, &addr) {
+                self.check(now, addr, Some(id));
+            }
         }
     }
 
@@ -222,11 +239,18 @@ impl Node {
     /// Something that is a message came in.
     pub(super) fn on_inbound(&mut self, now: Instant) {
         let link = &mut self.maintenance.link;
+        let silence = now.since(link.last_inbound);
         link.last_inbound = now;
         link.silent = 0;
-        if link.dead_since.take().is_some() {
+        // After a short silence it was a false alarm: a few dead contacts in a quiet hour.
+        if link.dead_since.take().is_some() && silence >= OUTAGE_MIN {
             self.on_network_back(now);
         }
+    }
+
+    /// Has anything come in since then?
+    pub(super) fn was_heard_since(&self, then: Instant) -> bool {
+        self.maintenance.link.last_inbound > then
     }
 
     /// A query of that time was never answered: is it our own link that is dead?
@@ -247,7 +271,6 @@ impl Node {
 
     // The table is what it was; the closest of it are asked first whether they are still there.
     fn on_network_back(&mut self, now: Instant) {
-        self.table.forgive();
         self.unreachable.clear();
         let mut near = std::mem::take(&mut self.near);
         self.table.closest(self.id.key(), RECHECKED, |_| true, &mut near);
@@ -291,6 +314,7 @@ impl Node {
             self.probe(now);
         } else {
             self.try_hints(now);
+            self.check_queriers(now);
             self.keep_contacts(now);
             self.keep_looking(now);
         }
@@ -313,12 +337,12 @@ impl Node {
 
     // A few packets a second, to whoever is likely to answer, until one does.
     fn probe(&mut self, now: Instant) {
-        for _ in 0..PROBES {
-            let at = self.rng.below(self.table.len());
-            let contact = self.table.contacts().nth(at).map(|c| (c.id, c.addr));
-            if let Some((id, addr)) = contact {
-                self.ask(now, addr, Some(id), Purpose::Check, &Method::Ping);
-            }
+        let at = self.rng.below(self.table.len());
+        let any = self.table.contacts().nth(at);
+        let latest = self.table.contacts().max_by_key(|c| c.replied);
+        let contacts: Vec<_> = any.into_iter().chain(latest).map(|c| (c.id, c.addr)).collect();
+        for (id, addr) in contacts {
+            self.ask(now, addr, Some(id), Purpose::Check, &Method::Ping);
         }
         let router = self.rng.pick(&self.maintenance.routers).copied();
         let at = self.rng.below(self.maintenance.hints.len());
@@ -423,9 +447,12 @@ const NEED_LONGEST: Duration = Duration::from_secs(300);
 // Pings to strangers who asked us something. Each costs the (perhaps forged) source one datagram.
 const CHECKS_RATE: u32 = 32;
 const CHECKS_BURST: u32 = 128;
+const CHECK_DELAY: Duration = Duration::from_millis(250);
+/// Strangers that wait for such a ping; the rest may ask again.
+const QUERIERS_MAX: usize = 128;
 // So many queries without anything coming in: it is not them.
 const SILENT_QUERIES_MAX: u32 = 8;
-const PROBES: usize = 2;
+const OUTAGE_MIN: Duration = Duration::from_secs(30);
 const PROBE_OFTEN: Duration = Duration::from_secs(120);
 const RECHECKED: usize = 16;
 // Later than this after a planned wake-up is not a busy machine but a sleeping one.

@@ -243,16 +243,12 @@ impl Node {
     }
 
     fn admit(&mut self, now: Instant, pending: &Pending, id: NodeId, rtt: std::time::Duration) {
-        // A contact that is known under another id is not what it was.
         let addr = pending.to;
-        if pending.expect.is_some_and(|expected| expected != id && self.table.has(expected, &addr))
-        {
-            self.stats.id_changes += 1;
-        }
         if self.is_public_router(&addr) {
             return;
         }
-        let (admission, _) = self.table.on_reply(now, id, addr, rtt);
+        let (admission, id_changed) = self.table.on_reply(now, id, addr, rtt);
+        self.stats.id_changes += u64::from(id_changed);
         if admission == Admission::Added {
             self.on_contact_added(now, id, addr);
         }
@@ -276,12 +272,19 @@ impl Node {
                 Purpose::Announce(lookup) => self.on_announce_stalled(now, lookup, &pending.to),
                 Purpose::Ping(_) | Purpose::Check => {}
             },
-            Due::Overdue(pending) => match pending.purpose {
-                Purpose::Lookup(lookup) => self.on_lookup_overdue(now, lookup, &pending.to),
-                Purpose::Announce(lookup) => self.on_announce_overdue(now, lookup, &pending.to),
-                Purpose::Ping(_) | Purpose::Check => {}
-            },
+            Due::Overdue(pending) => self.on_overdue(now, &pending),
             Due::Dead(pending) => self.on_dead(now, &pending),
+        }
+    }
+
+    fn on_overdue(&mut self, now: Instant, pending: &Pending) {
+        if self.was_heard_since(pending.sent) {
+            self.unreachable.on_silent(now, pending.to);
+        }
+        match pending.purpose {
+            Purpose::Lookup(lookup) => self.on_lookup_overdue(now, lookup, &pending.to),
+            Purpose::Announce(lookup) => self.on_announce_overdue(now, lookup, &pending.to),
+            Purpose::Ping(_) | Purpose::Check => {}
         }
     }
 
@@ -290,7 +293,6 @@ impl Node {
         // While the local link is dead, silence says nothing about others.
         if !self.is_link_dead_after(now, pending.sent) {
             self.table.on_failure(now, &pending.to);
-            self.unreachable.on_dead(now, pending.to);
         }
         match pending.purpose {
             Purpose::Lookup(lookup) => self.on_lookup_dead(now, lookup, &pending.to),

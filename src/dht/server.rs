@@ -44,6 +44,12 @@ impl Server {
         }
     }
 
+    /// Addresses whose rate is being watched.
+    #[cfg(test)]
+    pub fn limiter_len(&self) -> usize {
+        self.limiter.len()
+    }
+
     // May this address ask one more query? An IPv6 host has a whole /64 to speak from.
     fn admits(&mut self, now: Instant, from: &SocketAddr, rate: Option<u32>) -> bool {
         let Some(rate) = rate else { return true };

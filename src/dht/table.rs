@@ -77,6 +77,13 @@ impl Table {
         self.buckets.iter().flat_map(|b| b.contacts())
     }
 
+    /// Do most public contacts keep BEP 42? Then who does not is suspect.
+    pub fn ids_follow(&self) -> bool {
+        let public = || self.contacts().filter(|c| !is_private(c.addr.ip()));
+        let valid = public().filter(|c| c.valid_id).count();
+        valid >= K && valid * 2 >= public().count()
+    }
+
     /// Is exactly this node in the table?
     pub fn has(&self, id: NodeId, addr: &SocketAddr) -> bool {
         self.endpoints.get(addr) == Some(&id)
@@ -197,7 +204,9 @@ impl Table {
         let allowed = if has_spare { FAILURES_WITH_SPARE_MAX } else { FAILURES_MAX };
         if contact.failures >= allowed {
             self.remove(addr);
-            while let Some(spare) = self.buckets[index].pop_spare() {
+            while let Some(mut spare) = self.buckets[index].pop_spare() {
+                // It has not been asked for long, perhaps: first it has to answer.
+                spare.failures = u8::from(spare.due() <= now);
                 if self.admit(now, spare) == Admission::Added {
                     break;
                 }
@@ -210,13 +219,6 @@ impl Table {
         if let Some(id) = self.endpoints.remove(addr) {
             let index = self.index(id);
             self.buckets[index].remove(addr);
-        }
-    }
-
-    /// The network was away: failures of that time say nothing about the contacts.
-    pub fn forgive(&mut self) {
-        for bucket in &mut self.buckets {
-            bucket.contacts_mut().iter_mut().for_each(|c| c.failures = 0);
         }
     }
 

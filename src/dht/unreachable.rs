@@ -24,8 +24,8 @@ impl Unreachable {
         Self(LimitedMap::new(ENDPOINTS_MAX))
     }
 
-    /// A query to `addr` was never answered.
-    pub fn on_dead(&mut self, now: Instant, addr: SocketAddr) {
+    /// A query to `addr` has not been answered in time. If it is in the end, `on_alive` follows.
+    pub fn on_silent(&mut self, now: Instant, addr: SocketAddr) {
         let failures = self.0.get_or_insert_with(addr, || Failures { times: 0, last: now });
         failures.times = failures.times.saturating_add(1);
         failures.last = now;
@@ -65,11 +65,11 @@ mod tests {
     #[test]
     fn second_failure_pauses_and_a_word_ends_the_pause() {
         let (mut dead, addr) = (Unreachable::new(), "1.2.3.4:5".parse().unwrap());
-        dead.on_dead(at(0), addr);
+        dead.on_silent(at(0), addr);
         assert!(!dead.has(at(1), &addr));
-        dead.on_dead(at(10), addr);
+        dead.on_silent(at(10), addr);
         assert!(dead.has(at(69), &addr) && !dead.has(at(70), &addr));
-        dead.on_dead(at(80), addr);
+        dead.on_silent(at(80), addr);
         assert!(dead.has(at(190), &addr));
         dead.on_alive(&addr);
         assert!(!dead.has(at(190), &addr));
@@ -79,7 +79,7 @@ mod tests {
     fn memory_is_bounded() {
         let mut dead = Unreachable::new();
         for n in 0..10_000u16 {
-            dead.on_dead(at(0), SocketAddr::from(([1, 2, 3, 4], n)));
+            dead.on_silent(at(0), SocketAddr::from(([1, 2, 3, 4], n)));
         }
         assert_eq!(dead.0.len(), ENDPOINTS_MAX);
     }

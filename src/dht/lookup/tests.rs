@@ -1,1 +1,307 @@
 //! Claims about one lookup.
+
+use super::*;
+use crate::base::{InfoHash, Rng};
+use crate::dht::security::make_id;
+
+const TARGET: Key = Key::new([0; 20]);
+const HASH: InfoHash = InfoHash::new([0; 20]);
+
+fn lookup(kind: LookupKind) -> Lookup {
+    Lookup::new(Instant::ZERO, kind, TARGET, false)
+}
+
+// The n-th closest to the target.
+fn id(n: u16) -> NodeId {
+    let mut id = [0; 20];
+    id[18..].copy_from_slice(&n.to_be_bytes());
+    NodeId::new(id)
+}
+
+fn addr(n: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], n + 1))
+}
+
+fn node(n: u16) -> (NodeId, SocketAddr) {
+    (id(n), addr(n))
+}
+
+// Whom it asks now, until it waits or is over.
+fn asked(lookup: &mut Lookup) -> (Vec<SocketAddr>, Next) {
+    let mut all = Vec::new();
+    loop {
+        match lookup.next() {
+            Next::Ask { to, .. } => all.push(to),
+            next => return (all, next),
+        }
+    }
+}
+
+fn answer(lookup: &mut Lookup, n: u16, named: &[u16]) {
+    let informant = lookup.on_reply(&addr(n), id(n), Some(b"token"));
+    lookup.on_contacts(informant, named.iter().map(|n| node(*n)));
+}
+
+#[test]
+fn five_closest_are_asked_and_a_closer_one_at_once() {
+    let mut lookup = lookup(LookupKind::FindNode);
+    (10..30).rev().for_each(|n| lookup.add_contact(id(n), addr(n)));
+    assert_eq!(asked(&mut lookup), ((10..15).map(addr).collect(), Next::Wait));
+    // Four are still out, but these are closer than all of them.
+    answer(&mut lookup, 14, &[1, 2, 3]);
+    assert_eq!(asked(&mut lookup), ((1..4).map(addr).collect(), Next::Wait));
+}
+
+#[test]
+fn stalled_query_frees_its_place_and_its_late_answer_counts() {
+    let mut lookup = lookup(LookupKind::FindNode);
+    (0..20).for_each(|n| lookup.add_contact(id(n), addr(n)));
+    asked(&mut lookup);
+    lookup.on_stalled(&addr(0));
+    assert_eq!(asked(&mut lookup), (vec![addr(5)], Next::Wait));
+    (1..=5).for_each(|n| answer(&mut lookup, n, &[]));
+    asked(&mut lookup);
+    (6..=8).for_each(|n| answer(&mut lookup, n, &[]));
+    // Eight are alive, but a closer one may still come.
+    assert_eq!(lookup.next(), Next::Wait);
+    answer(&mut lookup, 0, &[]);
+    assert_eq!(lookup.next(), Next::Done);
+    let report = lookup.report(Instant::ZERO);
+    assert_eq!(report.nodes, (0..8).map(node).collect::<Vec<_>>());
+}
+
+#[test]
+fn overdue_and_dead_nodes_are_not_waited_for() {
+    let mut lookup = lookup(LookupKind::FindNode);
+    (0..11).for_each(|n| lookup.add_contact(id(n), addr(n)));
+    for n in 0..11 {
+        asked(&mut lookup);
+        match n {
+            0 | 3 => {
+                lookup.on_stalled(&addr(n));
+                lookup.on_overdue(&addr(n));
+            }
+            5 => lookup.on_dead(&addr(n)),
+            n => answer(&mut lookup, n, &[]),
+        }
+    }
+    assert_eq!(lookup.next(), Next::Done);
+    let report = lookup.report(Instant::ZERO);
+    assert_eq!((report.asked, report.answered, report.dead), (11, 8, 3));
+    assert_eq!(report.closest, Some(TARGET.distance(id(1).key())));
+}
+
+#[test]
+fn thousands_of_invented_nodes_cost_bounded_queries_and_memory() {
+    let mut lookup = lookup(LookupKind::FindNode);
+    lookup.add_contact(id(60_000), addr(60_000));
+    let mut rng = Rng::from_seed([1; 32]);
+    let mut asked_in_all = 0;
+    loop {
+        match lookup.next() {
+            Next::Ask { to, expect } => {
+                asked_in_all += 1;
+                // Each names 2,500 that are closer still, and answers as all of them.
+                let informant = lookup.on_reply(&to, expect.unwrap(), None);
+                let invented = (0..2_500).map(|_| {
+                    let mut id: [u8; 20] = [0; 20];
+                    rng.fill(&mut id[4..]);
+                    let [_, a, b, c] = rng.u32().to_be_bytes();
+                    (NodeId::new(id), SocketAddr::from(([127, a, b, c], 1)))
+                });
+                lookup.on_contacts(informant, invented);
+                assert!(lookup.candidates.len() <= CANDIDATES_MAX);
+            }
+            Next::Done => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(asked_in_all <= QUERIES_PER_LOOKUP_MAX, "{asked_in_all}");
+}
+
+#[test]
+fn invented_nodes_that_never_answer_are_asked_less_and_less() {
+    let mut lookup = lookup(LookupKind::FindNode);
+    lookup.add_contact(id(1000), addr(1000));
+    lookup.add_contact(id(2000), addr(2000));
+    asked(&mut lookup);
+    // The liar's nodes are the closest of all; the honest one's are there.
+    answer(&mut lookup, 1000, &(0..16).collect::<Vec<_>>());
+    answer(&mut lookup, 2000, &(100..116).collect::<Vec<_>>());
+    let (mut dead, mut honest) = (0, 0);
+    loop {
+        let (now_asked, next) = asked(&mut lookup);
+        if next == Next::Done {
+            break;
+        }
+        for to in now_asked {
+            if to.port() <= 20 {
+                dead += 1;
+                lookup.on_stalled(&to);
+                lookup.on_overdue(&to);
+            } else {
+                honest += 1;
+                answer(&mut lookup, to.port() - 1, &[]);
+            }
+        }
+    }
+    assert!(honest >= 8 && dead <= 8, "{honest} {dead}");
+}
+
+#[test]
+fn one_public_network_has_one_candidate_and_the_valid_id_wins() {
+    let mut lookup = lookup(LookupKind::FindNode);
+    let mut rng = Rng::from_seed([1; 32]);
+    for host in 1..=200 {
+        lookup.add_contact(id(host), SocketAddr::from(([9, 9, 9, u8::try_from(host).unwrap()], 1)));
+    }
+    assert_eq!(lookup.candidates.len(), 1);
+    let at: SocketAddr = "9.9.9.250:1".parse().unwrap();
+    let valid = make_id(at.ip(), &mut rng);
+    lookup.add_contact(valid, at);
+    assert_eq!((lookup.candidates.len(), lookup.candidates[0].id), (1, valid));
+    lookup.add_contact(
+        make_id("9.9.9.251".parse().unwrap(), &mut rng),
+        "9.9.9.251:1".parse().unwrap(),
+    );
+    assert_eq!(lookup.candidates[0].id, valid);
+}
+
+#[test]
+fn ids_that_break_the_address_rule_do_not_end_a_lookup_where_the_rule_is_kept() {
+    let mut rng = Rng::from_seed([1; 32]);
+    let honest = |n: u8| SocketAddr::from(([60, n, 1, 1], 1));
+    let sybil = |n: u8| SocketAddr::from(([90, n, 1, 1], 1));
+    let mut lookup = lookup(LookupKind::FindNode);
+    lookup.ids_follow = true;
+    for n in 0..8 {
+        lookup.add_contact(make_id(honest(n).ip(), &mut rng), honest(n));
+        lookup.add_contact(id(n.into()), sybil(n));
+    }
+    loop {
+        match lookup.next() {
+            Next::Ask { to, expect } => {
+                lookup.on_reply(&to, expect.unwrap(), None);
+            }
+            Next::Done => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    // Eight Sybils next to the target did not keep it from eight honest nodes.
+    assert_eq!(lookup.report(Instant::ZERO).answered, 16);
+}
+
+#[test]
+fn node_that_answers_under_another_id_counts_as_what_it_says() {
+    let mut lookup = lookup(LookupKind::FindNode);
+    lookup.add_contact(id(1), addr(1));
+    asked(&mut lookup);
+    lookup.on_reply(&addr(1), id(500), None);
+    assert_eq!(lookup.next(), Next::Done);
+    assert_eq!(lookup.report(Instant::ZERO).nodes, [(id(500), addr(1))]);
+}
+
+#[test]
+fn if_nobody_answers_the_start_is_tried_again_and_then_it_ends() {
+    let mut lookup = lookup(LookupKind::FindNode);
+    lookup.add_seed(addr(1));
+    lookup.add_contact(id(2), addr(2));
+    let mut all = 0;
+    loop {
+        let (now_asked, next) = asked(&mut lookup);
+        all += now_asked.len();
+        for to in &now_asked {
+            lookup.on_stalled(to);
+            lookup.on_overdue(to);
+        }
+        match next {
+            Next::Starved => lookup.start_again(),
+            Next::Done => break,
+            Next::Wait if !now_asked.is_empty() => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(all, 2 * (1 + STARTS_MAX));
+}
+
+#[test]
+fn while_nobody_answers_few_are_under_way() {
+    let mut lookup = lookup(LookupKind::FindNode);
+    (0..100).for_each(|n| lookup.add_contact(id(n), addr(n)));
+    let mut out = 0;
+    for _ in 0..100 {
+        let (now_asked, _) = asked(&mut lookup);
+        out += now_asked.len();
+        for to in now_asked {
+            lookup.on_stalled(&to);
+            lookup.on_overdue(&to);
+        }
+    }
+    assert_eq!(out, IN_FLIGHT_MIN);
+    lookup.on_dead(&addr(0));
+    assert_eq!(asked(&mut lookup).0.len(), 1);
+}
+
+#[test]
+fn peers_are_named_once_and_bounded() {
+    let mut lookup = lookup(LookupKind::GetPeers(HASH));
+    assert_eq!(lookup.on_peers([addr(1), addr(2), addr(1)].into_iter()), [addr(1), addr(2)]);
+    assert_eq!(lookup.on_peers([addr(2), addr(3)].into_iter()), [addr(3)]);
+    let rest = lookup.on_peers((0..5_000).map(addr));
+    assert_eq!(rest.len(), PEERS_PER_LOOKUP_MAX - 3);
+    assert!(lookup.on_peers((5_000..6_000).map(addr)).is_empty());
+    assert_eq!(lookup.report(Instant::ZERO).peers, PEERS_PER_LOOKUP_MAX);
+}
+
+#[test]
+fn announce_goes_to_the_eight_closest_with_their_tokens_and_is_sent_twice_if_lost() {
+    let mut lookup = lookup(LookupKind::Announce(HASH));
+    (0..12).for_each(|n| lookup.add_contact(id(n), addr(n)));
+    let mut announced = Vec::new();
+    loop {
+        match lookup.next() {
+            Next::Ask { to, .. } => answer(&mut lookup, to.port() - 1, &[]),
+            Next::Announce { to, token, .. } => {
+                assert_eq!(&token[..], b"token");
+                announced.push(to);
+            }
+            Next::Wait => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(announced, (0..8).map(addr).collect::<Vec<_>>());
+    (0..7).for_each(|n| lookup.on_announce_answered(&addr(n), n != 3));
+    assert_eq!(lookup.next(), Next::Wait);
+    lookup.on_announce_stalled(&addr(7));
+    assert!(matches!(lookup.next(), Next::Announce { to, .. } if to == addr(7)));
+    lookup.on_announce_stalled(&addr(7));
+    lookup.on_announce_overdue(&addr(7));
+    assert_eq!(lookup.next(), Next::Wait);
+    lookup.on_announce_overdue(&addr(7));
+    assert_eq!(lookup.next(), Next::Done);
+    assert_eq!(lookup.report(Instant::ZERO).announced, 6);
+}
+
+#[test]
+fn long_token_is_not_echoed() {
+    let mut lookup = lookup(LookupKind::Announce(HASH));
+    for (n, len) in [(0, 128), (1, 129), (2, 60_000)] {
+        lookup.add_contact(id(n), addr(n));
+        asked(&mut lookup);
+        lookup.on_reply(&addr(n), id(n), Some(&vec![1; len]));
+    }
+    assert!(matches!(lookup.next(), Next::Announce { to, .. } if to == addr(0)));
+    assert_eq!(lookup.next(), Next::Wait);
+}
+
+#[test]
+fn lookup_out_of_time_announces_to_who_answered() {
+    let mut lookup = lookup(LookupKind::Announce(HASH));
+    (0..3).for_each(|n| lookup.add_contact(id(n), addr(n)));
+    asked(&mut lookup);
+    answer(&mut lookup, 0, &[]);
+    assert_eq!(lookup.next(), Next::Wait);
+    assert!(lookup.hurry());
+    assert!(matches!(lookup.next(), Next::Announce { to, .. } if to == addr(0)));
+    assert!(!lookup.hurry());
+}

@@ -1,7 +1,7 @@
 //! A small virtual network for the tests of whole nodes: one seed, virtual time, delay, loss, dead
 //! hosts. What is sent to an address without a node is kept for the test to look at and answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -23,8 +23,14 @@ pub(super) struct Net {
     pub largest: usize,
     pub rng: Rng,
     flights: BTreeMap<(Instant, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
+    scripts: BTreeMap<SocketAddr, Script>,
+    wakes: BTreeSet<(Instant, SocketAddr)>,
+    planned: BTreeMap<SocketAddr, Instant>,
     serial: u64,
 }
+
+/// What a host that is no node sends when a datagram comes: (claimed source, destination, bytes).
+type Script = Box<dyn FnMut(SocketAddr, &[u8]) -> Vec<(SocketAddr, SocketAddr, Vec<u8>)>>;
 
 impl Net {
     pub fn new(seed: u8) -> Net {
@@ -41,6 +47,9 @@ impl Net {
             largest: 0,
             rng: Rng::from_seed([seed; 32]),
             flights: BTreeMap::new(),
+            scripts: BTreeMap::new(),
+            wakes: BTreeSet::new(),
+            planned: BTreeMap::new(),
             serial: 0,
         }
     }
@@ -59,6 +68,16 @@ impl Net {
         let mut node = Node::new(config, id, seed, self.now);
         node.set_self_addrs(vec![addr]);
         self.nodes.insert(addr, node);
+        self.collect(addr);
+    }
+
+    /// A host at `addr` that does what `script` says.
+    pub fn script(
+        &mut self,
+        addr: SocketAddr,
+        script: impl FnMut(SocketAddr, &[u8]) -> Vec<(SocketAddr, SocketAddr, Vec<u8>)> + 'static,
+    ) {
+        self.scripts.insert(addr, Box::new(script));
     }
 
     /// `count` nodes at public addresses of distinct networks, all bootstrapped from the first.
@@ -104,7 +123,8 @@ impl Net {
 
     fn collect(&mut self, at: SocketAddr) {
         let node = self.nodes.get_mut(&at).expect("a node lives there");
-        while let Some(output) = node.poll_output() {
+        let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
+        for output in outputs {
             match output {
                 Output::Event(event) => self.events.push((at, event)),
                 Output::Transmit { to, datagram } => {
@@ -114,18 +134,27 @@ impl Net {
                     if self.rng.chance(self.loss) {
                         continue;
                     }
-                    let (low, high) = self.delay;
-                    let delay = low + (high - low).mul_f64(self.rng.unit());
-                    self.serial += 1;
-                    self.flights.insert((self.now + delay, self.serial), (at, to, datagram));
+                    self.fly(at, to, datagram);
                 }
             }
         }
+        let next = self.nodes[&at].poll_timeout().expect("a node always has plans");
+        if let Some(old) = self.planned.insert(at, next) {
+            self.wakes.remove(&(old, at));
+        }
+        self.wakes.insert((next, at));
+    }
+
+    fn fly(&mut self, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
+        let (low, high) = self.delay;
+        let delay = low + (high - low).mul_f64(self.rng.unit());
+        self.serial += 1;
+        self.flights.insert((self.now + delay, self.serial), (from, to, datagram));
     }
 
     fn next_wake(&self) -> Option<(Instant, SocketAddr)> {
-        let awake = self.nodes.iter().filter(|(addr, _)| !self.down.contains(addr));
-        awake.filter_map(|(addr, node)| Some((node.poll_timeout()?, *addr))).min()
+        let awake = |addr: &SocketAddr| self.nodes.contains_key(addr) && !self.down.contains(addr);
+        self.wakes.iter().find(|(_, addr)| awake(addr)).copied()
     }
 
     pub fn run(&mut self, time: Duration) {
@@ -152,8 +181,7 @@ impl Net {
                 self.deliver(from, to, datagram);
             } else if let Some((_, at)) = wake {
                 self.on(at, |node, now| node.handle_timeout(now));
-                let later = self.node(at).poll_timeout().expect("a node always has plans");
-                assert!(later > self.now, "a timeout that was handled is over");
+                assert!(self.planned[&at] > self.now, "a timeout that was handled is over");
             }
         }
     }
@@ -164,6 +192,10 @@ impl Net {
         }
         if self.nodes.contains_key(&to) {
             self.inject(from, to, &datagram);
+        } else if let Some(script) = self.scripts.get_mut(&to) {
+            for (from, to, datagram) in script(from, &datagram) {
+                self.fly(from, to, datagram);
+            }
         } else {
             self.strays.push((self.now, from, to, datagram));
         }
