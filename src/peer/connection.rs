@@ -429,7 +429,7 @@ const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(100);
 /// requests than a peer could hope to see answered.
 const BACKLOG_MAX: usize = 4 * say::SEND_AHEAD_MAX;
 /// Blocks nobody asked for. A race explains none: what we gave up is remembered.
-const UNSOLICITED_BLOCKS_MAX: u32 = 64;
+const UNSOLICITED_BLOCKS_MAX: u32 = 16;
 /// Requests that make no sense; libtorrent draws the line there, too.
 const INVALID_REQUESTS_MAX: u32 = 300;
 /// Chokes above two a second (one is forgiven a tick).

@@ -225,8 +225,9 @@ impl Requests {
     }
 }
 
-/// Outstanding requests at the start: 1 MiB fills 80 Mbit/s at 100 ms.
-const WINDOW_START: usize = 64;
+/// Outstanding requests at the start: 512 KiB fill 40 Mbit/s at 100 ms, and twice that in the next
+/// round trip. More would hand a small torrent to the first peers, fast or slow.
+const WINDOW_START: usize = 32;
 /// Outstanding requests to the slowest peer: one on its way, some behind it.
 const WINDOW_MIN: usize = 4;
 /// Outstanding requests to the fastest peer: 32 MiB is 300 MB/s at 100 ms.
@@ -264,7 +265,7 @@ mod tests {
         let mut answered = 0;
         fill(&mut requests, now, &mut next);
         assert_eq!(requests.len(), WINDOW_START);
-        for _ in 0..3 {
+        for _ in 0..4 {
             for _ in 0..requests.len() {
                 assert_eq!(requests.on_block(now, &block(answered)), Asked::Awaited);
                 answered += 1;
@@ -285,9 +286,9 @@ mod tests {
         assert_eq!(requests.window, WINDOW_MIN);
         let given_up = requests.trim();
         assert_eq!(given_up.len(), WINDOW_START - 1 - 2 * WINDOW_MIN);
-        assert_eq!(given_up[0], block(63));
-        assert_eq!(requests.on_block(now, &block(63)), Asked::GivenUp);
-        assert_eq!(requests.on_block(now, &block(63)), Asked::Never);
+        assert_eq!(given_up[0], block(31));
+        assert_eq!(requests.on_block(now, &block(31)), Asked::GivenUp);
+        assert_eq!(requests.on_block(now, &block(31)), Asked::Never);
     }
 
     #[test]

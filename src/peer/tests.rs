@@ -144,11 +144,11 @@ fn reads_stop_while_the_peer_does_not_take_what_it_asked() {
             bytes += read.len as usize;
         }
     }
-    assert!((1 << 20..(1 << 20) + (256 << 10)).contains(&bytes), "{bytes}");
+    assert!((128 << 10..(1 << 20) + (256 << 10)).contains(&bytes), "{bytes}");
     assert_eq!(conn.upload.total(), 0);
-    conn.handle_sent(512 << 10);
+    conn.handle_sent(64 << 10);
     assert!(conn.next_read().is_some());
-    assert!(conn.upload.total() > 400 << 10);
+    assert!(conn.upload.total() > 60 << 10);
 }
 
 #[test]

@@ -164,7 +164,10 @@ impl Connection {
     /// The next span to read for the peer, if its answers do not pile up.
     pub fn next_read(&mut self) -> Option<BlockRef> {
         let ahead = self.backlog() + self.uploads.reading_bytes();
-        let room = SEND_AHEAD_MAX.checked_sub(ahead).filter(|room| *room > 0)?;
+        // What is ahead cannot be cancelled, and everything said later waits behind it.
+        let rate = usize::try_from(self.upload.per_second()).unwrap_or(usize::MAX);
+        let limit = (rate / SEND_AHEAD_SHARE).clamp(SEND_AHEAD_MIN, SEND_AHEAD_MAX);
+        let room = limit.checked_sub(ahead).filter(|room| *room > 0)?;
         self.uploads.next_read(room)
     }
 
@@ -183,6 +186,10 @@ fn block_bytes(block: &BlockRef) -> usize {
     usize::try_from(block.len).expect("a block is far below the address space")
 }
 
-/// Bytes of blocks that are read ahead of what a peer takes: one connection fills a fast line with
-/// it and a slow reader holds no more.
+/// Blocks are read ahead for a quarter of a second at the rate at which the peer takes them,
+const SEND_AHEAD_SHARE: usize = 4;
+/// but for at least so many bytes: the start is fast,
+const SEND_AHEAD_MIN: usize = 128 << 10;
+/// and for at most so many: one connection fills a fast line with it, and a slow reader holds no
+/// more.
 pub(super) const SEND_AHEAD_MAX: usize = 1 << 20;

@@ -1,1 +1,273 @@
+//! Two and more torrent cores in a small world; who breaks the rules is in `hostile`, single
+//! frames against one core are in `raw`.
 
+mod hostile;
+mod raw;
+mod world;
+
+use std::time::Duration;
+
+use self::world::{Sample, World};
+use crate::base::limits::BLOCK_LEN;
+use crate::peer::CloseReason;
+use crate::swarm::{DiskError, DiskErrorKind, DiskEvent, DiskRequest, Event, Phase};
+use crate::wire::bitfield::Bitfield;
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// 40 pieces of 64 KiB, and a last short one.
+fn sample() -> Sample {
+    Sample::new(40 * 65_536 + 20_000, 65_536)
+}
+
+#[test]
+fn magnet_alone_becomes_verified_data() {
+    let mut w = World::new(sample());
+    let (seed, leech) = (w.seed(), w.leech());
+    w.introduce(leech, &[seed]);
+    let took = w.finish(&[leech], secs(10));
+    // 2.6 MB at 100 Mbit/s are 0.21 s; the rest is 20 ms a round trip.
+    assert!(took < Duration::from_millis(500), "{took:?}");
+    let events: Vec<_> = w.hosts[leech].events.iter().map(|(_, e)| e.clone()).collect();
+    assert_eq!(events[0], Event::MetadataReady { info: w.sample.info.clone() });
+    assert_eq!(events[1], Event::Opened { have: 0, pieces: 41 });
+    assert_eq!(events.len(), 2 + 41 + 1);
+    let status = w.hosts[leech].torrent.status(w.now);
+    assert_eq!((status.phase, status.wasted), (Phase::Seeding, 0));
+    assert_eq!(status.verified_bytes, w.sample.data.len() as u64);
+    w.run(secs(1), |_| false);
+    assert!(
+        w.hosts[seed].closes.contains(&CloseReason::Useless)
+            || w.hosts[leech].closes.contains(&CloseReason::Useless)
+    );
+    assert_eq!(w.hosts[seed].torrent.status(w.now).uploaded, w.sample.data.len() as u64);
+}
+
+#[test]
+fn metadata_comes_in_three_round_trips_and_the_first_block_in_three_more() {
+    let mut w = World::new(sample());
+    w.latency = Duration::from_millis(100);
+    let (seed, leech) = (w.seed(), w.leech());
+    w.introduce(leech, &[seed]);
+    w.finish(&[leech], secs(10));
+    let ready = w.hosts[leech].events[0].0;
+    assert!(ready.as_micros() < 610_000, "dial, handshakes, metadata: {ready:?}");
+    let first = w.hosts[leech].events[2].0;
+    // The interest went out with the metadata request, so that one more trip brings data.
+    assert!(first.as_micros() < 900_000, "{first:?}");
+}
+
+#[test]
+fn swarm_spreads_from_one_seed() {
+    let mut w = World::new(Sample::new(10 << 20, 128 << 10));
+    let seed = w.seed();
+    w.set_rate(seed, 2e6);
+    let leeches: Vec<_> = (0..6).map(|_| w.leech()).collect();
+    for leech in &leeches {
+        // Each knows the seed and one other; peer exchange does the rest.
+        w.introduce(*leech, &[seed, leeches[(leech + 1) % 6]]);
+    }
+    w.finish(&leeches, secs(60));
+    let sent = w.hosts[seed].torrent.status(w.now).uploaded as f64 / w.sample.data.len() as f64;
+    assert!(sent < 2.0, "the seed sent {sent} copies to six");
+}
+
+#[test]
+fn peers_are_told_of_each_other() {
+    let mut w = World::new(sample());
+    let (hub, a) = (w.seed(), w.leech());
+    w.set_rate(hub, 50e3);
+    let b = w.leech();
+    w.introduce(a, &[hub]);
+    w.introduce(b, &[hub]);
+    let met = w.run(secs(20), |w| {
+        let knows = |x: usize, y: usize| {
+            w.hosts[x].torrent.peers().iter().any(|p| p.addr.ip() == w.hosts[y].addr.ip())
+        };
+        knows(a, b) && knows(b, a)
+    });
+    assert!(met);
+    w.finish(&[a, b], secs(200));
+}
+
+#[test]
+fn only_missing_pieces_are_fetched_after_a_restart() {
+    let mut w = World::new(sample());
+    let seed = w.seed();
+    let mut have = Bitfield::none(41);
+    (0..30).for_each(|p| _ = have.set(p));
+    let leech = w.add(w.config(), Some(w.sample.info.clone()), Some(have));
+    w.introduce(leech, &[seed]);
+    w.finish(&[leech], secs(10));
+    let downloaded = w.hosts[leech].torrent.status(w.now).downloaded;
+    assert_eq!(downloaded, (w.sample.data.len() - 30 * 65_536) as u64);
+    assert!(
+        w.hosts[leech].events.iter().any(|(_, e)| *e == Event::Opened { have: 30, pieces: 41 })
+    );
+}
+
+#[test]
+fn pieces_found_while_connected_are_offered_to_those_who_wait() {
+    let mut w = World::new(sample());
+    let seed = w.seed();
+    let mut have = Bitfield::none(41);
+    (0..20).for_each(|p| _ = have.set(p));
+    // It knows only the hash, yet its disk holds half of the data.
+    let half = w.add(w.config(), None, Some(have));
+    let other = w.leech();
+    w.introduce(half, &[seed, other]);
+    w.finish(&[half, other], secs(20));
+    assert!(w.hosts[half].torrent.status(w.now).downloaded < w.sample.data.len() as u64 * 6 / 10);
+}
+
+#[test]
+fn selected_files_alone_are_fetched_and_more_on_demand() {
+    let mut w = World::new(sample());
+    let seed = w.seed();
+    let mut config = w.config();
+    config.wanted = Some(vec![true, false]);
+    let leech = w.add(config, None, None);
+    w.introduce(leech, &[seed]);
+    assert!(w.run(secs(10), |w| w.is_finished(leech)));
+    let files = w.hosts[leech].torrent.files();
+    assert_eq!((files[0].verified, files[0].wanted), (files[0].len, true));
+    assert!(files[1].verified < 65_536 && !files[1].wanted);
+    w.hosts[leech].events.clear();
+    let now = w.now;
+    w.hosts[leech].torrent.select(now, None);
+    w.drain();
+    assert_eq!(w.hosts[leech].torrent.phase(), Phase::Downloading);
+    // The seed may have been let go as useless; it is dialled again in its time.
+    w.finish(&[leech], secs(1200));
+}
+
+#[test]
+fn resolving_ends_with_the_metadata() {
+    let mut w = World::new(sample());
+    let seed = w.seed();
+    let mut config = w.config();
+    config.metadata_only = true;
+    let leech = w.add(config, None, None);
+    w.introduce(leech, &[seed]);
+    let ready = Event::MetadataReady { info: w.sample.info.clone() };
+    assert!(w.run(secs(2), |w| w.hosts[leech].events.iter().any(|(_, e)| *e == ready)));
+    assert_eq!(w.hosts[leech].torrent.phase(), Phase::Stopped);
+    assert_eq!(w.hosts[leech].closes, [CloseReason::Stopped]);
+    assert!(w.hosts[leech].disk.requests.is_empty());
+    assert_eq!(w.hosts[leech].torrent.poll_timeout(), None);
+}
+
+#[test]
+fn both_dial_each_other_and_one_connection_stays() {
+    let mut w = World::new(sample());
+    let (a, b) = (w.seed(), w.leech());
+    w.set_rate(a, 100e3);
+    w.introduce(a, &[b]);
+    w.introduce(b, &[a]);
+    w.run(secs(10), |_| false);
+    for host in [a, b] {
+        assert_eq!(w.hosts[host].torrent.peers().len(), 1);
+    }
+    assert_eq!(w.hosts[a].closes.len() + w.hosts[b].closes.len(), 2, "both close the same one");
+}
+
+#[test]
+fn connection_to_ourselves_is_closed_and_not_tried_again() {
+    let mut w = World::new(sample());
+    let leech = w.leech();
+    w.introduce(leech, &[leech]);
+    w.run(secs(300), |_| false);
+    assert_eq!(w.hosts[leech].connects, 1);
+    assert!(w.hosts[leech].torrent.peers().is_empty());
+}
+
+#[test]
+fn connections_are_limited_and_refused_peers_are_retried_with_patience() {
+    let mut w = World::new(sample());
+    let mut config = w.config();
+    config.connections_max = 3;
+    let all = Bitfield::all(41);
+    let seed = w.add(config, Some(w.sample.info.clone()), Some(all));
+    w.set_rate(seed, 20e3);
+    let leeches: Vec<_> = (0..8).map(|_| w.leech()).collect();
+    for leech in &leeches {
+        w.introduce(*leech, &[seed]);
+    }
+    w.run(secs(30), |w| {
+        assert!(w.hosts[seed].torrent.peers().len() <= 3);
+        false
+    });
+    assert!(w.hosts[seed].closes.iter().all(|r| *r == CloseReason::Crowded));
+    let connects: usize = leeches.iter().map(|l| w.hosts[*l].connects).sum();
+    assert!(connects < 60, "{connects}");
+}
+
+#[test]
+fn stop_closes_everything_and_nothing_follows() {
+    let mut w = World::new(sample());
+    let (seed, leech) = (w.seed(), w.leech());
+    w.set_rate(seed, 500e3);
+    w.introduce(leech, &[seed]);
+    assert!(w.run(secs(5), |w| w.hosts[leech].torrent.status(w.now).pieces_have > 5));
+    let now = w.now;
+    w.hosts[leech].torrent.stop(now);
+    w.drain();
+    assert!(!w.hosts[leech].disk.is_open);
+    assert_eq!(w.hosts[leech].disk.requests.last(), Some(&DiskRequest::Close));
+    let before = w.hosts[leech].disk.requests.len();
+    w.run(secs(60), |_| false);
+    assert_eq!(w.hosts[leech].disk.requests.len(), before);
+    assert_eq!(w.hosts[leech].torrent.poll_timeout(), None);
+    assert!(w.hosts[seed].torrent.peers().is_empty());
+}
+
+#[test]
+fn storage_failure_stops_the_torrent_with_its_reason() {
+    let mut w = World::new(sample());
+    let (seed, leech) = (w.seed(), w.leech());
+    w.introduce(leech, &[seed]);
+    w.run(Duration::from_millis(150), |_| false);
+    let error = DiskError {
+        kind: DiskErrorKind::Full,
+        context: "writing /x".into(),
+        message: "no space left".into(),
+    };
+    let now = w.now;
+    w.hosts[leech].torrent.handle_disk(now, DiskEvent::Failed(error.clone()));
+    w.drain();
+    assert_eq!(w.hosts[leech].torrent.phase(), Phase::Stopped);
+    assert!(w.hosts[leech].events.iter().any(|(_, e)| *e == Event::Failed(error.clone())));
+}
+
+#[test]
+fn nothing_more_is_asked_while_the_storage_is_stuck() {
+    let mut w = World::new(Sample::new(80 << 20, 1 << 20));
+    let (seed, leech) = (w.seed(), w.leech());
+    for host in [seed, leech] {
+        w.set_rate(host, 1e9);
+    }
+    w.introduce(leech, &[seed]);
+    assert!(w.run(secs(10), |w| w.hosts[leech].disk.is_open));
+    w.hosts[leech].disk.is_stuck = true;
+    w.run(secs(5), |_| false);
+    // The answer to `Open` was under way, so that it began to download.
+    let downloaded = w.hosts[leech].torrent.status(w.now).downloaded;
+    let bound = (32 << 20) + 4096 * u64::from(BLOCK_LEN);
+    assert!(downloaded > 30 << 20 && downloaded <= bound, "{downloaded}");
+}
+
+#[test]
+fn fast_line_is_filled() {
+    let mut w = World::new(Sample::new(48 << 20, 1 << 20));
+    w.latency = Duration::from_micros(50);
+    let (seed, leech) = (w.seed(), w.leech());
+    for host in [seed, leech] {
+        w.set_rate(host, 200e6);
+    }
+    w.introduce(leech, &[seed]);
+    let took = w.finish(&[leech], secs(10));
+    let rate = (48 << 20) as f64 / took.as_secs_f64();
+    assert!(rate > 180e6, "{rate}");
+}
