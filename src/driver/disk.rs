@@ -336,6 +336,7 @@ impl Shared {
 
     fn work_alone(&self, id: u32, storage: &Storage, request: DiskRequest) {
         let mut events = Vec::new();
+        let opens = matches!(request, DiskRequest::Open { .. });
         let outcome = match request {
             DiskRequest::Open { info, wanted } => {
                 let progress = |done, total| {
@@ -362,8 +363,10 @@ impl Shared {
             | DiskRequest::HashBlocks { .. } => unreachable!("jobs on pieces go to lanes"),
         };
         if let Err(e) = outcome {
-            storage.fail();
-            events.push((id, DiskEvent::Failed(e)));
+            // One failure is told once, but every attempt to open gets its answer.
+            if storage.fail() || opens {
+                events.push((id, DiskEvent::Failed(e)));
+            }
         }
         self.push(&mut events);
     }

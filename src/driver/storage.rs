@@ -138,8 +138,9 @@ pub(in crate::driver) struct Opened {
     unsaved: AtomicBool,
     // The stamps as of the last save; the lock also keeps two saves apart.
     stamps: Mutex<Vec<Option<Stamp>>>,
-    // A check was broken off: what is good is not known, the old record stays.
-    broken_off: bool,
+    // What is good is not known for sure, the old record stays: a check was broken off, or a sync
+    // failed, after which the system calls lost data clean.
+    unsure: AtomicBool,
 }
 
 impl Opened {
@@ -199,7 +200,7 @@ impl Opened {
             wanted: Mutex::new(wanted.map(<[bool]>::to_vec)),
             unsaved: AtomicBool::new(checked.news),
             stamps: Mutex::new(looked),
-            broken_off: checked.broken_off,
+            unsure: AtomicBool::new(checked.broken_off),
         };
         opened.make_empty_files()?;
         opened.save()?;
@@ -283,7 +284,8 @@ impl Opened {
         // First what is good, then the sync: the data of every piece in this copy was written
         // before it was committed, so the sync covers it.
         let good = locked(&self.good).clone();
-        let saved = self.files.sync().and_then(|synced| {
+        let synced = self.files.sync().inspect_err(|_| self.unsure.store(true, Ordering::Release));
+        let saved = synced.and_then(|synced| {
             for file in synced {
                 stamps[file] = self.files.stamp(file);
             }
@@ -296,7 +298,8 @@ impl Opened {
     }
 
     fn write_record(&self, good: &Bitfield, stamps: &[Option<Stamp>]) -> Result<(), DiskError> {
-        let Some(place) = self.place.as_ref().filter(|_| !self.broken_off) else { return Ok(()) };
+        let unsure = self.unsure.load(Ordering::Acquire);
+        let Some(place) = self.place.as_ref().filter(|_| !unsure) else { return Ok(()) };
         let files = stamps
             .iter()
             .enumerate()

@@ -4,6 +4,7 @@
 //! other piece whose bytes are in reach is hashed, on all cores. Holes, which were never written,
 //! are not read: such a piece is good only if zeros are what it should hold.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex};
 
@@ -150,10 +151,17 @@ fn refuse_strange(
     record: Option<&Record>,
     good: &Bitfield,
 ) -> Result<(), DiskError> {
+    let ours: BTreeSet<usize> = record
+        .iter()
+        .flat_map(|r| &r.files)
+        .filter_map(|(index, _)| usize::try_from(*index).ok())
+        .collect();
     for (index, (file, stamp)) in files.layout().files().iter().zip(stamps).enumerate() {
         let too_long = stamp.is_some_and(|s| s.len > file.len) && !file.pad;
-        let ours = record.is_some_and(|r| r.files.iter().any(|(i, _)| *i as usize == index));
-        if too_long && !ours && !files.layout().pieces_of_file(index).any(|p| good.has(p)) {
+        if too_long
+            && !ours.contains(&index)
+            && !files.layout().pieces_of_file(index).any(|p| good.has(p))
+        {
             let why = "is another file: it is longer than in the torrent and nothing in it matches";
             return Err(conflict(&files.path(index), why));
         }

@@ -59,6 +59,13 @@ impl Handles {
         drop(left);
     }
 
+    /// Closes one file that is open here; false if there is none. For when the process has no
+    /// descriptor left: sockets need theirs as well.
+    pub(super) fn close_one(&self) -> bool {
+        let left = locked(&self.open).pop_oldest();
+        left.is_some()
+    }
+
     pub(super) fn forget(&self, key: u64) {
         let mut open = locked(&self.open);
         let mine: Vec<_> = open.iter().map(|(k, _)| *k).filter(|(k, _)| *k == key).collect();
