@@ -351,3 +351,77 @@ proptest! {
         fixture.assert_complete(&dir.path().join("out"));
     }
 }
+
+// The victim of the test below: downloads into the directory it is given, and says what it has.
+#[test]
+#[ignore = "run by `kill_at_any_moment_loses_nothing_that_was_verified` as a process of its own"]
+fn victim() {
+    let Some(dir) = std::env::var_os("TRACKLESS_TEST_VICTIM") else { return };
+    let (dir, fixture) = (std::path::PathBuf::from(dir), victims_torrent());
+    let mut bench = Bench::new(2, config(&dir));
+    let have = bench.open(&fixture);
+    println!("\nopened {:?}", have.iter().collect::<Vec<_>>());
+    for piece in fixture.layout.all_pieces().filter(|p| !have.has(p.get())) {
+        for block in (0..fixture.layout.block_count(piece)).rev() {
+            bench.write(&fixture, piece, block);
+        }
+        let (piece, digest) = bench.digest();
+        assert_eq!(digest, hash::sha1(fixture.piece_data(piece)));
+        bench.submit(DiskRequest::Commit { piece });
+        println!("\nverified {}", piece.get());
+        if piece.get() % 16 == 3 {
+            bench.flush();
+        }
+    }
+    println!("\ncomplete");
+}
+
+fn victims_torrent() -> Fixture {
+    Fixture::new(&[("a", 900_000), ("b", 3_000_001), ("c", 50_000), ("d", 2_000_000)], 65536)
+}
+
+#[test]
+fn kill_at_any_moment_loses_nothing_that_was_verified() {
+    use std::io::{BufRead as _, BufReader};
+    let (dir, fixture) = (tempfile::tempdir().unwrap(), victims_torrent());
+    let pieces = fixture.layout.piece_count();
+    let mut rng = Rng::from_seed([9; 32]);
+    let (mut verified, mut fetched, mut complete) = (std::collections::BTreeSet::new(), 0, false);
+    for round in 0.. {
+        assert!(round < 100, "it ends");
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture", "driver::disk::tests::victim"])
+            .env("TRACKLESS_TEST_VICTIM", dir.path())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let kill_after = rng.below(24);
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let mut seen = 0;
+        for line in lines.by_ref() {
+            if let Some(piece) = line.strip_prefix("verified ") {
+                verified.insert(piece.parse::<u32>().unwrap());
+                (fetched, seen) = (fetched + 1, seen + 1);
+            } else if let Some(have) = line.strip_prefix("opened ") {
+                let have: std::collections::BTreeSet<u32> = have
+                    .split(|c: char| !c.is_ascii_digit())
+                    .filter_map(|n| n.parse().ok())
+                    .collect();
+                assert!(have.is_superset(&verified), "round {round}: {verified:?} became {have:?}");
+                // A piece may have become whole in the moment before the kill.
+                fetched += u32::try_from(have.len() - verified.len()).unwrap();
+                verified = have;
+            }
+            complete |= line == "complete";
+            if seen >= kill_after && !complete {
+                child.kill().unwrap();
+            }
+        }
+        child.wait().unwrap();
+        if complete {
+            break;
+        }
+    }
+    assert_eq!(fetched, pieces, "no verified piece is fetched twice");
+    fixture.assert_complete(&dir.path().join("out"));
+}
