@@ -61,12 +61,39 @@ pub struct CommonArgs {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Download what magnet links, info-hashes or torrent files name
+    #[command(after_help = GET_EXAMPLES)]
+    Get(GetArgs),
+    /// Turn magnet links into .torrent files
+    #[command(after_help = RESOLVE_EXAMPLES)]
+    Resolve(ResolveArgs),
+    /// Offer files or folders: prints the magnet link, then seeds
+    #[command(after_help = SHARE_EXAMPLES)]
+    Share(ShareArgs),
+    /// Build a .torrent file
+    #[command(after_help = CREATE_EXAMPLES)]
+    Create(CreateArgs),
+    /// Check data against a .torrent file
+    #[command(after_help = VERIFY_EXAMPLES)]
+    Verify(VerifyArgs),
     /// Show what a .torrent file or a magnet link says
     #[command(after_help = INFO_EXAMPLES)]
     Info(InfoArgs),
+    /// Run a DHT node in the foreground
+    #[command(after_help = NODE_EXAMPLES)]
+    Node(NodeArgs),
+    /// Do one DHT operation
+    #[command(after_help = DHT_EXAMPLES, arg_required_else_help = true)]
+    Dht(DhtArgs),
+    /// Download a magnet link into the download folder: what the desktop calls
+    #[command(after_help = OPEN_EXAMPLES)]
+    Open(OpenArgs),
     /// Register trackless for magnet links on this desktop
     #[command(after_help = HANDLER_EXAMPLES, arg_required_else_help = true)]
     Handler(HandlerArgs),
+    /// Show the whole way on a private network inside this process
+    #[command(after_help = DEMO_EXAMPLES)]
+    Demo(DemoArgs),
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions(CompletionsArgs),
@@ -249,7 +276,7 @@ mod tests {
                 seen += 1;
             }
         });
-        assert!(seen > 3, "only {seen} flags were looked at");
+        assert!(seen > 40, "only {seen} flags were looked at");
     }
 
     #[test]
@@ -272,5 +299,28 @@ mod tests {
             assert!(parsed.common.json, "{line}");
             assert_eq!(parsed.common.verbose, 2, "{line}");
         }
+    }
+
+    #[test]
+    fn seed_takes_its_value_only_after_an_equals_sign() {
+        let seed = |line: &str| match CommandLine::try_parse_from(line.split(' ')).unwrap().verb {
+            Verb::Get(get) => (get.seed, get.links),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(seed("t get a"), (None, vec!["a".into()]));
+        assert_eq!(seed("t get --seed a"), (Some(SeedGoal::Forever), vec!["a".into()]));
+        assert_eq!(seed("t get a --seed=1.5"), (Some(SeedGoal::Ratio(1.5)), vec!["a".into()]));
+        let for_two_hours = SeedGoal::For(Duration::from_secs(7200));
+        assert_eq!(seed("t get a --seed=2h"), (Some(for_two_hours), vec!["a".into()]));
+    }
+
+    #[test]
+    fn lists_repeat_and_split_at_commas() {
+        let line = "t node --listen 127.0.0.1:0 --listen [::1]:0 --bootstrap a:1,b:2";
+        let Verb::Node(node) = CommandLine::try_parse_from(line.split(' ')).unwrap().verb else {
+            panic!("not a node")
+        };
+        assert_eq!(node.network.listen, ["127.0.0.1:0", "[::1]:0"]);
+        assert_eq!(node.network.bootstrap, ["a:1", "b:2"]);
     }
 }

@@ -68,11 +68,6 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// Foreign bytes, as [`escape`]d text.
-pub fn escape_bytes(bytes: &[u8]) -> String {
-    escape(&String::from_utf8_lossy(bytes)).into_owned()
-}
-
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -128,6 +123,5 @@ mod tests {
         assert_eq!(escape("a\x1b[2Jb\u{9b}c"), "a\\u{1b}[2Jb\\u{9b}c");
         assert_eq!(escape("exe\u{202e}gpj.\u{200b}x"), "exe\\u{202e}gpj.\\u{200b}x");
         assert_eq!(escape("two\nlines\ttab\r"), "two\\nlines\\ttab\\r");
-        assert_eq!(escape_bytes(b"\xff\x07"), "\u{fffd}\\u{7}");
     }
 }

@@ -6,7 +6,7 @@
 //! back without a state file.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use directories::BaseDirs;
@@ -15,6 +15,7 @@ use serde_json::json;
 use super::args::{HandlerAction, HandlerArgs};
 use super::desktop::{self, DESKTOP_ID};
 use super::exit::{Code, Failure};
+use super::files;
 use super::output::Console;
 
 /// Runs the verb.
@@ -172,18 +173,7 @@ fn read(path: &Path) -> Result<Option<String>, Failure> {
     }
 }
 
-// Another program may read the file at any moment: it sees the old text or the new one. A link
-// (of somebody who keeps such files elsewhere) stays a link.
 fn replace(path: &Path, content: &str) -> io::Result<()> {
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let dir = target.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(dir)?;
-    let temporary = target.with_extension(format!("trackless-{}", std::process::id()));
-    let written = fs::File::create(&temporary).and_then(|mut file| {
-        file.write_all(content.as_bytes())?;
-        file.sync_all()
-    });
-    written.and_then(|()| fs::rename(&temporary, &target)).inspect_err(|_| {
-        let _ = fs::remove_file(&temporary);
-    })
+    path.parent().map_or(Ok(()), fs::create_dir_all)?;
+    files::replace(path, content.as_bytes())
 }

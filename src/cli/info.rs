@@ -8,7 +8,7 @@ use super::format::{escape, size};
 use super::input::Source;
 use super::output::Console;
 use crate::base::InfoHash;
-use crate::swarm::layout::Layout;
+use crate::swarm::layout::{Layout, LayoutFile};
 use crate::wire::magnet::Link;
 use crate::wire::metainfo::Metainfo;
 
@@ -49,11 +49,19 @@ fn torrent_table(metainfo: &Metainfo, layout: &Layout) -> String {
     rows.extend(metainfo.nodes.iter().map(|(host, port)| row("node", &format!("{host}:{port}"))));
     rows.push(row("magnet", &magnet(metainfo.info_hash, layout.name()).to_string()));
     rows.push(String::new());
-    for (index, file) in layout.files().iter().enumerate().filter(|(_, f)| !f.pad) {
-        let path = file.path.to_string_lossy();
-        rows.push(format!("{index:>6}  {:>10}  {}", size(file.len), escape(&path)));
-    }
+    let files = layout.files().iter().enumerate().filter(|(_, f)| !f.pad);
+    rows.extend(files.map(|(index, file)| file_row(index, file)));
     rows.join("\n")
+}
+
+/// One file in a table: its index, size and path.
+pub fn file_row(index: usize, file: &LayoutFile) -> String {
+    format!("{index:>6}  {:>10}  {}", size(file.len), escape(&file.path.to_string_lossy()))
+}
+
+/// One file for scripts.
+pub fn file_json(index: usize, file: &LayoutFile) -> Value {
+    json!({"index": index, "path": file.path.to_string_lossy(), "bytes": file.len})
 }
 
 fn torrent_json(metainfo: &Metainfo, layout: &Layout) -> Value {
@@ -62,9 +70,7 @@ fn torrent_json(metainfo: &Metainfo, layout: &Layout) -> Value {
         .iter()
         .enumerate()
         .filter(|(_, file)| !file.pad)
-        .map(|(index, file)| {
-            json!({"index": index, "path": file.path.to_string_lossy(), "bytes": file.len})
-        })
+        .map(|(index, file)| file_json(index, file))
         .collect();
     let nodes: Vec<_> = metainfo.nodes.iter().map(|(h, p)| format!("{h}:{p}")).collect();
     json!({

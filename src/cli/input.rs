@@ -48,7 +48,7 @@ impl Source {
 pub fn link(text: &str) -> Result<Link, Failure> {
     Link::parse(text).map_err(|error| {
         let advice = "expected a magnet link, 40 hex digits, 32 base32 digits or a .torrent file";
-        Failure::new(Code::BadLink, format!("{}: {error}", shorten(text))).advise(advice)
+        Failure::new(Code::BadLink, error.to_string()).advise(advice)
     })
 }
 
@@ -68,8 +68,11 @@ pub fn torrent(path: &Path) -> Result<Metainfo, Failure> {
         .map_err(|e| Failure::new(Code::BadLink, format!("{}: {e}", path.display())))
 }
 
+/// Links as they are read.
+pub type Lines = Box<dyn Iterator<Item = Result<String, Failure>>>;
+
 /// Reads links, one a line, from a file or (`-`) stdin: blank lines and `#` comments are skipped.
-pub fn lines(from: &Path) -> Result<Box<dyn Iterator<Item = Result<String, Failure>>>, Failure> {
+pub fn lines(from: &Path) -> Result<Lines, Failure> {
     let name: PathBuf = if from == Path::new("-") { "stdin".into() } else { from.to_owned() };
     let reader: Box<dyn BufRead> = if from == Path::new("-") {
         Box::new(io::BufReader::new(io::stdin()))

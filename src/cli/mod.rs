@@ -5,19 +5,32 @@
 mod args;
 mod complete;
 mod config;
+mod create;
+mod demo;
 mod desktop;
+mod dht;
 mod exit;
+mod files;
 mod format;
+mod get;
 mod handler;
 mod info;
 mod input;
 mod logging;
 mod man;
+mod node;
+mod online;
+mod open;
 mod output;
 mod parse;
 mod progress;
+mod resolve;
+mod selection;
+mod share;
+mod shell;
 mod signals;
 mod stage;
+mod verify;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -49,8 +62,17 @@ pub fn main() -> ExitCode {
 
 fn run(verb: Verb, console: &Arc<Console>) -> Result<(), Failure> {
     match verb {
+        Verb::Get(args) => get::run(&args, console),
+        Verb::Resolve(args) => resolve::run(&args, console),
+        Verb::Share(args) => share::run(&args, console),
+        Verb::Create(args) => create::run(&args, console),
+        Verb::Verify(args) => verify::run(&args, console),
         Verb::Info(args) => info::run(&args, console),
+        Verb::Node(args) => node::run(&args, console),
+        Verb::Dht(args) => dht::run(&args, console),
+        Verb::Open(args) => open::run(&args, console),
         Verb::Handler(args) => handler::run(&args, console),
+        Verb::Demo(args) => demo::run(&args, console),
         Verb::Completions(args) => complete::run(args, console),
         Verb::Man(args) => man::run(&args, console),
     }

@@ -38,6 +38,11 @@ impl Progress {
         Self { display }
     }
 
+    /// A display that shows nothing.
+    pub fn off() -> Self {
+        Self { display: Display::Off }
+    }
+
     /// How often [`Progress::download`] wants to be called.
     pub fn interval(&self) -> Duration {
         match self.display {

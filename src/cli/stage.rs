@@ -63,7 +63,7 @@ pub struct Counts {
     /// Is the info dictionary here?
     pub has_metadata: bool,
     /// Its bytes received and its size.
-    pub metadata: (usize, usize),
+    pub metadata: (u64, u64),
     /// Bytes checked and to check, while that is what it does.
     pub checking: Option<(u64, u64)>,
     /// Bytes verified.
@@ -113,7 +113,7 @@ impl Counts {
         if stage == Stage::Metadata {
             steps.push(match self.metadata {
                 (_, 0) => "metadata".to_owned(),
-                (done, total) => format!("metadata {}", percent(done as u64, total as u64)),
+                (done, total) => format!("metadata {}", percent(done, total)),
             });
         }
         if stage == Stage::Data {

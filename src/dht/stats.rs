@@ -1,7 +1,9 @@
 //! Counters of one node. They only grow; the host takes differences.
 
+use serde::Serialize;
+
 /// What came, what went, and what was dropped for which reason.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Stats {
     /// Datagrams handed to the node.
     pub received: u64,
@@ -38,7 +40,7 @@ pub struct Stats {
 }
 
 /// A count for each method.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct ByMethod {
     /// `ping`
     pub ping: u64,
@@ -53,7 +55,7 @@ pub struct ByMethod {
 }
 
 /// A count for each reason to drop a datagram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Dropped {
     /// Not a message.
     pub malformed: u64,

@@ -14,22 +14,40 @@ use super::super::parse;
 #[command(next_help_heading = "Network")]
 pub struct NetworkArgs {
     /// Address for TCP and the DHT; port 0 picks one; once for IPv4, once for IPv6
-    #[arg(long, value_name = "IP:PORT", env = "TRACKLESS_LISTEN", value_delimiter = ',')]
+    #[arg(
+        long,
+        global = true,
+        value_name = "IP:PORT",
+        env = "TRACKLESS_LISTEN",
+        value_delimiter = ','
+    )]
     pub listen: Vec<String>,
     /// DHT node to start from, instead of the built-in list; repeatable
-    #[arg(long, value_name = "HOST:PORT", env = "TRACKLESS_BOOTSTRAP", value_delimiter = ',')]
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOST:PORT",
+        env = "TRACKLESS_BOOTSTRAP",
+        value_delimiter = ','
+    )]
     pub bootstrap: Vec<String>,
     /// Peer to try at once; repeatable
-    #[arg(long, value_name = "IP:PORT", env = "TRACKLESS_PEER", value_delimiter = ',')]
+    #[arg(
+        long,
+        global = true,
+        value_name = "IP:PORT",
+        env = "TRACKLESS_PEER",
+        value_delimiter = ','
+    )]
     pub peer: Vec<String>,
     /// Do not use the DHT
-    #[arg(long, env = "TRACKLESS_NO_DHT", value_parser = FalseyValueParser::new())]
+    #[arg(long, global = true, env = "TRACKLESS_NO_DHT", value_parser = FalseyValueParser::new())]
     pub no_dht: bool,
     /// Where DHT contacts and resume data are kept
-    #[arg(long, value_name = "DIR", env = "TRACKLESS_STATE_DIR")]
+    #[arg(long, global = true, value_name = "DIR", env = "TRACKLESS_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
     /// Give up after this long: 15s, 2m, 1h
-    #[arg(long, value_name = "DURATION", env = "TRACKLESS_TIMEOUT", value_parser = parse::duration)]
+    #[arg(long, global = true, value_name = "DURATION", env = "TRACKLESS_TIMEOUT", value_parser = parse::duration)]
     pub timeout: Option<Duration>,
 }
 

@@ -1,0 +1,153 @@
+//! `trackless create`: a torrent file from a file or folder, and its magnet link.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+
+use super::args::CreateArgs;
+use super::config;
+use super::exit::{Code, Failure};
+use super::files;
+use super::format::{escape, size};
+use super::info::magnet;
+use super::output::Console;
+use super::progress::Progress;
+use super::signals;
+use super::stage::plural;
+use crate::driver::create::{CreateError, CreateOptions, Created, create};
+use crate::wire::metainfo::{Info, TorrentExtras, torrent_file};
+
+/// Runs the verb.
+pub fn run(args: &CreateArgs, console: &Arc<Console>) -> Result<(), Failure> {
+    let plan = Plan {
+        path: args.path.clone(),
+        piece_length: config::piece_length(args.piece_length)?,
+        name: args.name.clone(),
+        private: args.private,
+    };
+    // An hour of hashing must not end in "exists".
+    if let Some(path) = args.output.as_deref().filter(|p| p.exists() && !args.force) {
+        if path != Path::new("-") {
+            return Err(exists(path));
+        }
+    }
+    let worker = console.clone();
+    let made = signals::interruptible(move || build(&plan, &worker))?;
+    let extras = TorrentExtras {
+        comment: args.comment.clone(),
+        created_by: Some(concat!("trackless ", env!("CARGO_PKG_VERSION")).to_owned()),
+        ..TorrentExtras::default()
+    };
+    let torrent = torrent_file(&made.created.info_bytes, &extras);
+    let output = match &args.output {
+        Some(path) if path.as_os_str() == "-" => {
+            console.write(&torrent);
+            return Ok(());
+        }
+        Some(path) => path.clone(),
+        None => PathBuf::from(format!("{}.torrent", made.name)),
+    };
+    let written = if args.force {
+        files::replace(&output, &torrent)
+    } else {
+        files::create(&output, &torrent)
+    };
+    written.map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => exists(&output),
+        _ => Failure::io(output.display(), &error),
+    })?;
+    report(&made, &output, console);
+    Ok(())
+}
+
+/// What to build a torrent from.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// File or folder.
+    pub path: PathBuf,
+    /// Bytes in a piece; by size if `None`.
+    pub piece_length: Option<u32>,
+    /// Instead of the path's own name.
+    pub name: Option<String>,
+    /// BEP 27.
+    pub private: bool,
+}
+
+/// A torrent that was built.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// The torrent's name.
+    pub name: String,
+    /// The rest.
+    pub created: Created,
+}
+
+/// Hashes everything, on all cores. Blocks.
+pub fn build(plan: &Plan, console: &Console) -> Result<Made, Failure> {
+    let options = CreateOptions {
+        piece_length: plan.piece_length,
+        name: plan.name.clone(),
+        private: plan.private,
+    };
+    let progress = Mutex::new(Progress::new(console));
+    let show = |done: u64, total: u64| {
+        // Whoever finds it taken leaves the showing to the one who has it.
+        if let Ok(mut progress) = progress.try_lock() {
+            progress.bytes("hashing", done, total);
+        }
+    };
+    let made = create(&plan.path, options, &show).map_err(|e| failure(&e))?;
+    let info = Info::decode(&made.info_bytes)
+        .map_err(|e| Failure::new(Code::Other, format!("{}: {e}", plan.path.display())))?;
+    Ok(Made { name: String::from_utf8_lossy(&info.name).into_owned(), created: made })
+}
+
+fn report(made: &Made, output: &Path, console: &Console) {
+    let link = magnet(made.created.info_hash, &made.name).to_string();
+    console.record(
+        || link.clone(),
+        || {
+            json!({
+                "code": 0,
+                "magnet": link,
+                "info_hash": made.created.info_hash.to_string(),
+                "name": made.name,
+                "bytes": made.created.total,
+                "files": made.created.files,
+                "path": output.to_string_lossy(),
+            })
+        },
+    );
+    let (total, files) = (size(made.created.total), plural(made.created.files, "file"));
+    console.note(&format!("{}: {total} in {files}", escape(&output.to_string_lossy())));
+}
+
+fn exists(path: &Path) -> Failure {
+    Failure::new(Code::Conflict, format!("{}: exists already", path.display()))
+        .advise("replace it with --force, or choose another name with -o")
+}
+
+fn failure(error: &CreateError) -> Failure {
+    match error {
+        CreateError::Io { path, error } => {
+            let failure = Failure::io(path.display(), error);
+            match error.kind() {
+                ErrorKind::NotFound => Failure::new(Code::Usage, failure.error)
+                    .advise("check the path of what is to be shared"),
+                _ => failure,
+            }
+        }
+        CreateError::Read(error) => Failure::from(error),
+        CreateError::Changed { .. } => Failure::new(Code::Conflict, error.to_string())
+            .advise("try again when nothing writes to it"),
+        CreateError::Kind { .. }
+        | CreateError::Empty { .. }
+        | CreateError::TooManyFiles
+        | CreateError::PieceLength(_)
+        | CreateError::TooManyPieces(_)
+        | CreateError::Name(_)
+        | CreateError::Layout(_) => config::usage(error.to_string()),
+    }
+}

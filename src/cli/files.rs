@@ -1,0 +1,69 @@
+//! Files that are seen whole or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Writes a file under another name and renames it: a reader sees the old content or the new one.
+/// A symbolic link stays one.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let temporary = write_beside(&target, content)?;
+    fs::rename(&temporary, &target).inspect_err(|_| drop(fs::remove_file(&temporary)))
+}
+
+/// Writes a file that must not exist yet; fails with `AlreadyExists` if it does.
+pub fn create(path: &Path, content: &[u8]) -> io::Result<()> {
+    let temporary = write_beside(path, content)?;
+    // A hard link, unlike a rename, never replaces.
+    let made = fs::hard_link(&temporary, path).or_else(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Err(error),
+        // Not every file system has hard links.
+        _ => File::create_new(path).and_then(|mut file| file.write_all(content)),
+    });
+    drop(fs::remove_file(&temporary));
+    made
+}
+
+fn write_beside(target: &Path, content: &[u8]) -> io::Result<std::path::PathBuf> {
+    let name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
+    let temporary = target.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    match File::create(&temporary).and_then(|mut file| file.write_all(content)) {
+        Ok(()) => Ok(temporary),
+        Err(error) => {
+            drop(fs::remove_file(&temporary));
+            Err(error)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).unwrap();
+        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn replace_leaves_one_file_with_the_new_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        replace(&path, b"one").unwrap();
+        replace(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(names(dir.path()), ["a"]);
+    }
+
+    #[test]
+    fn create_never_replaces() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        create(&path, b"one").unwrap();
+        let error = create(&path, b"two").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        assert_eq!(names(dir.path()), ["a"]);
+    }
+}

@@ -1,0 +1,332 @@
+//! `trackless get`: from links to verified files.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::args::GetArgs;
+use super::config::{Network, SeedGoal};
+use super::exit::{Code, Failure};
+use super::format::{escape, measured, size};
+use super::info;
+use super::input::{self, Source, shorten};
+use super::online::{self, Patience, Role, Watch};
+use super::output::Console;
+use super::progress::Progress;
+use super::selection::Selection;
+use super::stage::plural;
+use crate::base::InfoHash;
+use crate::driver::{AddTorrent, Output, Session, Torrent};
+use crate::swarm::layout::Layout;
+use crate::wire::metainfo::Info;
+
+/// Runs the verb.
+pub fn run(args: &GetArgs, console: &Arc<Console>) -> Result<(), Failure> {
+    let order = Order {
+        dir: args.output.clone(),
+        selection: Selection::parse(&args.files)?,
+        list: args.list,
+        sequential: args.sequential,
+        seed: args.seed,
+        network: Network::new(&args.network)?,
+    };
+    let links = input::expand(&args.links)?;
+    let jobs = links
+        .into_iter()
+        .map(|text| Source::read(&text).map(|source| Job { text, source }))
+        .collect::<Result<Vec<_>, _>>()?;
+    fetch(order, distinct(jobs), console)
+}
+
+/// What to do with every link of one command.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// Where to save.
+    pub dir: PathBuf,
+    /// Which files.
+    pub selection: Selection,
+    /// Show the files, fetch nothing.
+    pub list: bool,
+    /// Pieces in order.
+    pub sequential: bool,
+    /// Go on sharing?
+    pub seed: Option<SeedGoal>,
+    /// How to reach the network.
+    pub network: Network,
+}
+
+/// One link.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// As it was typed.
+    pub text: String,
+    /// What it says.
+    pub source: Source,
+}
+
+/// Fetches all of them, several at a time.
+pub fn fetch(order: Order, jobs: Vec<Job>, console: &Arc<Console>) -> Result<(), Failure> {
+    if !order.list {
+        std::fs::create_dir_all(&order.dir).map_err(|e| Failure::io(order.dir.display(), &e))?;
+    }
+    online::block_on(async {
+        let role = if order.list { Role::Visitor } else { Role::Member };
+        let session = online::start(&order.network, role).await?;
+        online::conduct(&session, all(&session, Arc::new(order), jobs, console)).await
+    })
+}
+
+async fn all(
+    session: &Session,
+    order: Arc<Order>,
+    jobs: Vec<Job>,
+    console: &Arc<Console>,
+) -> Result<(), Failure> {
+    let is_single = jobs.len() == 1;
+    let mut waiting = jobs.into_iter();
+    let mut running = JoinSet::new();
+    let mut outcome = Ok(());
+    loop {
+        while running.len() < DOWNLOADS_MAX {
+            let Some(job) = waiting.next() else { break };
+            let (session, order, console) = (session.clone(), order.clone(), console.clone());
+            running.spawn(async move {
+                let fetched = one(&session, &order, &job, &console).await;
+                (job, fetched)
+            });
+        }
+        let Some(done) = running.join_next().await else { return outcome };
+        let (job, fetched) =
+            done.map_err(|_| Failure::new(Code::Other, "an internal error, shown above"))?;
+        let Err(failure) = fetched else { continue };
+        if is_single {
+            return Err(failure);
+        }
+        report(console, &job, &failure);
+        outcome = outcome.and(Err(failure.reported()));
+    }
+}
+
+fn report(console: &Console, job: &Job, failure: &Failure) {
+    if console.is_json() {
+        let mut json = failure.to_json();
+        json["link"] = job.text.clone().into();
+        json["info_hash"] = job.source.info_hash().to_string().into();
+        console.record(String::new, || json);
+    } else {
+        console.explain(Some(&shorten(&job.text)), failure);
+    }
+}
+
+async fn one(
+    session: &Session,
+    order: &Order,
+    job: &Job,
+    console: &Console,
+) -> Result<(), Failure> {
+    let started = Instant::now();
+    let mut progress = Progress::new(console);
+    let mut request = request(order, job).await;
+    let selection = match &job.source {
+        Source::Link(link) if order.selection.is_all() => Selection::of_link(link),
+        _ => order.selection.clone(),
+    };
+    // Which files are wanted can only be said once their names are known.
+    if request.info.is_none() && (order.list || !selection.is_all()) {
+        request.info = Some(resolve(session, order, job, &request, &mut progress).await?);
+    }
+    if let Some(info) = &request.info {
+        let layout = layout(info)?;
+        request.wanted = selection.apply(&layout)?;
+        if order.list {
+            progress.clear();
+            list(&layout, request.info_hash, request.wanted.as_deref(), console);
+            return Ok(());
+        }
+    }
+    request.output = Output::Download(order.dir.clone());
+    let wanted = request.wanted.clone();
+    let mut info = request.info.clone();
+    let mut torrent = online::add(session, request).await?;
+    Watch {
+        torrent: &mut torrent,
+        progress: &mut progress,
+        patience: Patience::new(&order.network, GET_IDLE_MAX),
+        name: name_hint(job),
+    }
+    .data(|metadata| info = Some(metadata.clone()))
+    .await?;
+    let layout = match &info {
+        Some(info) => layout(info)?,
+        None => return Err(Failure::new(Code::Other, "finished without an info dictionary")),
+    };
+    progress.clear();
+    let paths = saved(&order.dir, &layout, wanted.as_deref());
+    announce_saved(job, &torrent, &layout, &paths, started.elapsed(), console).await;
+    match order.seed {
+        Some(goal) => seed(&torrent, goal, &mut progress).await,
+        None => Ok(()),
+    }
+}
+
+async fn request(order: &Order, job: &Job) -> AddTorrent {
+    let mut request = AddTorrent::new(job.source.info_hash());
+    request.sequential = order.sequential;
+    match &job.source {
+        Source::Link(link) => {
+            request.peers = online::peers(&order.network.peers, &link.peers).await;
+        }
+        Source::Torrent(metainfo) => {
+            request.peers = order.network.peers.clone();
+            request.info = Some(metainfo.info_bytes.clone());
+        }
+    }
+    request
+}
+
+async fn resolve(
+    session: &Session,
+    order: &Order,
+    job: &Job,
+    request: &AddTorrent,
+    progress: &mut Progress,
+) -> Result<Bytes, Failure> {
+    let mut torrent = online::add(session, request.clone()).await?;
+    let info = Watch {
+        torrent: &mut torrent,
+        progress,
+        patience: Patience::new(&order.network, GET_IDLE_MAX),
+        name: name_hint(job),
+    }
+    .metadata()
+    .await;
+    torrent.remove().await;
+    info
+}
+
+/// The layout of an info dictionary.
+pub fn layout(info: &Bytes) -> Result<Layout, Failure> {
+    let bad = |error: String| Failure::new(Code::BadLink, error);
+    let info = Info::decode(info).map_err(|e| bad(e.to_string()))?;
+    Layout::new(&info).map_err(|e| bad(e.to_string()))
+}
+
+// The torrent's own file or folder; with a choice of files, those.
+fn saved(dir: &Path, layout: &Layout, wanted: Option<&[bool]>) -> Vec<PathBuf> {
+    let Some(wanted) = wanted else {
+        return vec![dir.join(layout.name())];
+    };
+    let files = layout.files().iter().zip(wanted);
+    files.filter(|(file, wanted)| **wanted && !file.pad).map(|(f, _)| dir.join(&f.path)).collect()
+}
+
+async fn announce_saved(
+    job: &Job,
+    torrent: &Torrent,
+    layout: &Layout,
+    paths: &[PathBuf],
+    took: Duration,
+    console: &Console,
+) {
+    let status = torrent.status().await.map(|s| s.swarm);
+    let downloaded = status.as_ref().map_or(0, |s| s.downloaded);
+    let uploaded = status.as_ref().map_or(0, |s| s.uploaded);
+    if console.is_json() {
+        let paths: Vec<_> = paths.iter().map(|p| p.to_string_lossy()).collect();
+        console.record(String::new, || {
+            json!({
+                "code": 0,
+                "link": job.text,
+                "info_hash": torrent.info_hash().to_string(),
+                "name": layout.name(),
+                "paths": paths,
+                "bytes": layout.total_len(),
+                "downloaded": downloaded,
+                "uploaded": uploaded,
+                "seconds": took.as_secs_f64(),
+            })
+        });
+        return;
+    }
+    for path in paths {
+        console.record(|| Console::path_text(path), || Value::Null);
+    }
+    let peers = plural(status.map_or(0, |s| s.peers_reached), "peer");
+    console.note(&format!(
+        "{}: {} fetched from {peers} in {}",
+        escape(layout.name()),
+        size(downloaded),
+        measured(took)
+    ));
+}
+
+async fn seed(torrent: &Torrent, goal: SeedGoal, progress: &mut Progress) -> Result<(), Failure> {
+    let started = Instant::now();
+    loop {
+        let Some(status) = torrent.status().await.map(|s| s.swarm) else { return Ok(()) };
+        let reached = match goal {
+            SeedGoal::Forever => false,
+            SeedGoal::For(time) => started.elapsed() >= time,
+            // Shares of what the files are, not of what was fetched: a resumed download owes too.
+            SeedGoal::Ratio(ratio) => status.uploaded as f64 >= ratio * status.wanted_bytes as f64,
+        };
+        if reached {
+            return Ok(());
+        }
+        progress.line(|| {
+            format!(
+                "sharing: {} connected, up {}/s, {} sent",
+                plural(status.connected, "peer"),
+                size(status.upload_rate),
+                size(status.uploaded)
+            )
+        });
+        sleep(SEED_LOOK_INTERVAL).await;
+    }
+}
+
+fn list(layout: &Layout, info_hash: InfoHash, wanted: Option<&[bool]>, console: &Console) {
+    let is_wanted = |index: usize| wanted.is_none_or(|w| w.get(index) == Some(&true));
+    let files = layout.files().iter().enumerate();
+    let files = files.filter(|&(index, file)| !file.pad && is_wanted(index));
+    if console.is_json() {
+        let files: Vec<_> = files.map(|(index, file)| info::file_json(index, file)).collect();
+        console.record(String::new, || {
+            json!({
+                "code": 0,
+                "info_hash": info_hash.to_string(),
+                "name": layout.name(),
+                "bytes": layout.total_len(),
+                "files": files,
+            })
+        });
+        return;
+    }
+    for (index, file) in files {
+        console.record(|| info::file_row(index, file), || Value::Null);
+    }
+}
+
+fn name_hint(job: &Job) -> Option<String> {
+    match &job.source {
+        Source::Link(link) => link.name.clone(),
+        Source::Torrent(_) => None,
+    }
+}
+
+// The same torrent twice is one download.
+fn distinct(jobs: Vec<Job>) -> Vec<Job> {
+    let mut seen = std::collections::BTreeSet::new();
+    jobs.into_iter().filter(|job| seen.insert(job.source.info_hash())).collect()
+}
+
+/// Downloads at the same time; the rest wait, as more would only share the same line.
+const DOWNLOADS_MAX: usize = 20;
+/// Without --timeout: how long nobody may be found or reached.
+const GET_IDLE_MAX: Duration = Duration::from_secs(300);
+const SEED_LOOK_INTERVAL: Duration = Duration::from_millis(500);

@@ -1,0 +1,316 @@
+//! What the network verbs share: the runtime, the session, its clean end, and the watch over one
+//! torrent from its link to its data.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+use super::config::Network;
+use super::exit::{Code, Failure};
+use super::progress::Progress;
+use super::signals::{Signals, stopped};
+use super::stage::{Counts, Stage};
+use crate::driver::{
+    AddTorrent, Session, SessionConfig, SessionError, Torrent, TorrentEvent, TorrentStatus,
+};
+use crate::swarm::{Event, Phase};
+use crate::wire::magnet::PeerHint;
+
+/// Runs a network verb in a runtime of its own.
+pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::io("starting", &e))?;
+    let outcome = runtime.block_on(work);
+    // A DNS query under way would hold a normal shutdown up for as long as it likes.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// What kind of node a verb needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Asks and goes again: answers nobody, listens for nobody (BEP 43).
+    Visitor,
+    /// Downloads or shares: a full node that takes connections.
+    Member,
+    /// A DHT node and nothing else.
+    Node {
+        /// Queries a second answered to one address.
+        per_ip_rate: Option<u32>,
+    },
+}
+
+/// Starts the session that the flags and the verb ask for.
+pub async fn start(network: &Network, role: Role) -> Result<Session, Failure> {
+    let mut config = SessionConfig {
+        listen: network.listen.clone(),
+        dht: network.dht,
+        bootstrap: network.bootstrap.clone(),
+        state_dir: network.state_dir.clone(),
+        read_only: role == Role::Visitor,
+        accept: role == Role::Member,
+        ..SessionConfig::default()
+    };
+    if let Role::Node { per_ip_rate } = role {
+        config.per_ip_rate = per_ip_rate;
+    }
+    Session::start(config).await.map_err(|error| session_failure(&error))
+}
+
+fn session_failure(error: &SessionError) -> Failure {
+    match error {
+        SessionError::Bind { addr, source } => {
+            let failure = Failure::io(format!("cannot listen on {addr}"), source);
+            match source.kind() {
+                std::io::ErrorKind::AddrInUse => Failure::new(Code::Conflict, failure.error)
+                    .advise("another program has that port: use another, or 0 for any"),
+                std::io::ErrorKind::PermissionDenied => {
+                    Failure::new(Code::Permission, failure.error).advise("use a port above 1023")
+                }
+                _ => Failure::new(Code::NoNetwork, failure.error)
+                    .advise("use an address of this machine with --listen"),
+            }
+        }
+        SessionError::Entropy(_) => Failure::new(Code::Other, error.to_string()),
+    }
+}
+
+/// Does `work` until it ends, or a signal does. Either way the session ends cleanly.
+pub async fn conduct<T>(
+    session: &Session,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let mut signals = Signals::listen();
+    let outcome = tokio::select! {
+        outcome = work => outcome,
+        code = signals.next() => Err(stopped(code)),
+    };
+    signals.second_ends_at_once();
+    if timeout(SHUTDOWN_MAX, session.shutdown()).await.is_err() {
+        tracing::warn!("the session did not end in {SHUTDOWN_MAX:?}");
+    }
+    outcome
+}
+
+/// The addresses of the peers that a link names, with the given ones first.
+pub async fn peers(given: &[SocketAddr], hints: &[PeerHint]) -> Vec<SocketAddr> {
+    let mut peers = given.to_vec();
+    for hint in hints.iter().take(HINTS_MAX) {
+        match hint {
+            PeerHint::Addr(addr) => peers.push(*addr),
+            PeerHint::Host(host, port) => {
+                let lookup = tokio::net::lookup_host((host.as_str(), *port));
+                if let Ok(Ok(addrs)) = timeout(HINT_LOOKUP_MAX, lookup).await {
+                    peers.extend(addrs.take(HINT_ADDRS_MAX));
+                }
+            }
+        }
+    }
+    peers
+}
+
+/// Adds a torrent to the session.
+pub async fn add(session: &Session, add: AddTorrent) -> Result<Torrent, Failure> {
+    session.add(add).await.map_err(|error| Failure::new(Code::Conflict, error.to_string()))
+}
+
+/// When a watch gives up.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// The user's own limit.
+    pub deadline: Option<Instant>,
+    /// Without a limit: how long nothing may happen. `None` waits for ever.
+    pub idle: Option<Duration>,
+}
+
+impl Patience {
+    /// The user's limit, or this much idle time.
+    pub fn new(network: &Network, idle: Duration) -> Self {
+        Self {
+            deadline: network.timeout.map(|limit| Instant::now() + limit),
+            idle: network.timeout.is_none().then_some(idle),
+        }
+    }
+}
+
+/// Follows one torrent, showing how far it is.
+pub struct Watch<'a> {
+    /// The torrent.
+    pub torrent: &'a mut Torrent,
+    /// Where to show it.
+    pub progress: &'a mut Progress,
+    /// When to give up.
+    pub patience: Patience,
+    /// What to call it before its own name is known.
+    pub name: Option<String>,
+}
+
+impl Watch<'_> {
+    /// Until the info dictionary is here.
+    pub async fn metadata(&mut self) -> Result<Bytes, Failure> {
+        self.until(|event| match event {
+            Event::MetadataReady { info } => Some(info.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Until all wanted data is verified on disk. `on_metadata` hears of the info dictionary if
+    /// that comes on the way.
+    pub async fn data(&mut self, mut on_metadata: impl FnMut(&Bytes)) -> Result<(), Failure> {
+        self.until(|event| {
+            if let Event::MetadataReady { info } = event {
+                on_metadata(info);
+            }
+            matches!(event, Event::Finished).then_some(())
+        })
+        .await
+    }
+
+    async fn until<T>(
+        &mut self,
+        mut wanted: impl FnMut(&Event) -> Option<T>,
+    ) -> Result<T, Failure> {
+        let mut ticks = interval(self.progress.interval());
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut idle = Idle::new();
+        loop {
+            tokio::select! {
+                event = self.torrent.next_event() => {
+                    let Some(event) = event else { return Err(gone()) };
+                    let TorrentEvent::Swarm(event) = event else { continue };
+                    if let Some(found) = wanted(&event) {
+                        return Ok(found);
+                    }
+                    if let Some(failure) = fatal(&event) {
+                        return Err(failure);
+                    }
+                }
+                _ = ticks.tick() => {
+                    let counts = self.look(&mut idle).await?;
+                    let waited = idle.since.elapsed();
+                    if self.patience.idle.is_some_and(|limit| waited >= limit) {
+                        return Err(counts.failure(waited, false));
+                    }
+                }
+                () = at(self.patience.deadline) => {
+                    let counts = self.look(&mut idle).await?;
+                    return Err(counts.failure(idle.since.elapsed(), true));
+                }
+            }
+        }
+    }
+
+    async fn look(&mut self, idle: &mut Idle) -> Result<Counts, Failure> {
+        let status = self.torrent.status().await.ok_or_else(gone)?;
+        let counts = counts(&status);
+        idle.observe(&status);
+        let name = status.swarm.name.as_deref().or(self.name.as_deref());
+        self.progress.download(name, &counts);
+        Ok(counts)
+    }
+}
+
+// Since when nothing has happened that could lead anywhere.
+struct Idle {
+    since: Instant,
+    seen: Option<(usize, usize, usize, u64, u64)>,
+}
+
+impl Idle {
+    fn new() -> Self {
+        Self { since: Instant::now(), seen: None }
+    }
+
+    fn observe(&mut self, status: &TorrentStatus) {
+        let swarm = &status.swarm;
+        let seen = (
+            swarm.peers_known,
+            swarm.peers_reached,
+            swarm.metadata.0,
+            swarm.downloaded,
+            swarm.checking.0,
+        );
+        let is_busy = match swarm.phase {
+            Phase::Checking => true,
+            Phase::Downloading => swarm.connected > 0,
+            Phase::FetchingMetadata | Phase::Seeding | Phase::Stopped => false,
+        };
+        if is_busy || self.seen != Some(seen) {
+            self.since = Instant::now();
+            self.seen = Some(seen);
+        }
+    }
+}
+
+/// The counts of the stages.
+pub fn counts(status: &TorrentStatus) -> Counts {
+    let swarm = &status.swarm;
+    let dht = status.dht.unwrap_or_default();
+    Counts {
+        dht: status.dht.is_some(),
+        bootstrap_names: dht.bootstrap_names,
+        bootstrap_addrs: dht.bootstrap_addrs,
+        replies: dht.replies,
+        nodes: dht.nodes,
+        asked: dht.asked,
+        answered: dht.answered,
+        peers: swarm.peers_known,
+        reached: swarm.peers_reached,
+        connected: swarm.connected,
+        has_metadata: swarm.phase != Phase::FetchingMetadata,
+        metadata: (as_u64(swarm.metadata.0), as_u64(swarm.metadata.1)),
+        checking: (swarm.phase == Phase::Checking).then_some(swarm.checking),
+        verified: swarm.verified_bytes,
+        wanted: swarm.wanted_bytes,
+        down_rate: swarm.download_rate,
+        up_rate: swarm.upload_rate,
+        eta: swarm.eta,
+    }
+}
+
+fn as_u64(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// Sleeps until a deadline, or for ever.
+pub async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a torrent cannot go on after.
+pub fn fatal(event: &Event) -> Option<Failure> {
+    match event {
+        Event::MetadataUnusable { reason, .. } => {
+            Some(Failure::new(Code::BadLink, reason.clone()).at(Stage::Metadata))
+        }
+        Event::Failed(error) => Some(Failure::from(error)),
+        Event::MetadataReady { .. }
+        | Event::Opened { .. }
+        | Event::PieceVerified(_)
+        | Event::PieceFailed(_)
+        | Event::Finished
+        | Event::PeerMisbehaved { .. }
+        | Event::PeerBanned { .. }
+        | Event::DhtNode { .. } => None,
+    }
+}
+
+fn gone() -> Failure {
+    Failure::new(Code::Other, "the session ended unexpectedly")
+}
+
+// Peers that are told of a farewell answer at once; one that is not there is not waited for.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
+// A link is typed or clicked by a person: a handful of peers, not a list of victims.
+const HINTS_MAX: usize = 20;
+const HINT_ADDRS_MAX: usize = 4;
+const HINT_LOOKUP_MAX: Duration = Duration::from_secs(3);

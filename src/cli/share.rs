@@ -1,0 +1,239 @@
+//! `trackless share`: files or folders become magnet links and are seeded until a signal. The link
+//! is printed as soon as it works; nothing of the network is waited for.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval};
+
+use super::args::ShareArgs;
+use super::config::{self, Network};
+use super::create::{self, Plan};
+use super::exit::{Code, Failure};
+use super::format::{escape, size};
+use super::info::magnet;
+use super::input;
+use super::node::start_where_found_again;
+use super::online::{self, Role};
+use super::output::Console;
+use super::progress::Progress;
+use super::stage::{percent, plural};
+use crate::base::InfoHash;
+use crate::dht::{LookupKind, LookupReport};
+use crate::driver::{AddTorrent, Output, Session, Torrent, TorrentEvent, TorrentStatus};
+use crate::swarm::{Event, Phase};
+use crate::wire::magnet::Link;
+
+/// Runs the verb.
+pub fn run(args: &ShareArgs, console: &Arc<Console>) -> Result<(), Failure> {
+    let network = Network::new(&args.network)?;
+    let piece_length = config::piece_length(args.piece_length)?;
+    online::block_on(async {
+        let session = start_where_found_again(&network, Role::Member).await?;
+        let work = async {
+            let mut shares = Vec::with_capacity(args.paths.len());
+            for path in &args.paths {
+                let offer = offer(path, args.data.as_deref(), piece_length, console).await?;
+                shares.push(share(&session, &network, offer, console).await?);
+            }
+            tokio::select! {
+                failed = tend_all(shares, console) => failed,
+                () = online::at(network.timeout.map(|limit| Instant::now() + limit)) => Ok(()),
+            }
+        };
+        online::conduct(&session, work).await.map_err(|failure| match failure.code {
+            // A signal is how sharing ends: there is nothing to explain.
+            Code::Interrupted | Code::Terminated => failure.reported(),
+            _ => failure,
+        })
+    })
+}
+
+// Something to share, with its info dictionary made or read.
+struct Offer {
+    info_hash: InfoHash,
+    info: Bytes,
+    name: String,
+    bytes: u64,
+    files: usize,
+    output: Output,
+}
+
+struct Share {
+    torrent: Torrent,
+    name: String,
+}
+
+async fn offer(
+    path: &Path,
+    data: Option<&Path>,
+    piece_length: Option<u32>,
+    console: &Arc<Console>,
+) -> Result<Offer, Failure> {
+    if path.is_file() && path.extension().is_some_and(|e| e.eq_ignore_ascii_case("torrent")) {
+        return read_offer(path, data);
+    }
+    let plan = Plan { path: path.to_owned(), piece_length, ..Plan::default() };
+    let console = console.clone();
+    let made = tokio::task::spawn_blocking(move || create::build(&plan, &console)).await;
+    let made = made.map_err(|_| Failure::new(Code::Other, "an internal error, shown above"))??;
+    Ok(Offer {
+        info_hash: made.created.info_hash,
+        info: made.created.info_bytes,
+        name: made.name,
+        bytes: made.created.total,
+        files: made.created.files,
+        output: Output::Seed(made.created.root),
+    })
+}
+
+// A torrent that exists: its data is checked before it is offered.
+fn read_offer(path: &Path, data: Option<&Path>) -> Result<Offer, Failure> {
+    let metainfo = input::torrent(path)?;
+    let layout = super::get::layout(&metainfo.info_bytes)?;
+    let dir = match data {
+        Some(dir) => dir.to_owned(),
+        // A path without a folder in it lies in this one.
+        None => Path::new(".").join(path.parent().unwrap_or(Path::new(""))),
+    };
+    Ok(Offer {
+        info_hash: metainfo.info_hash,
+        info: metainfo.info_bytes,
+        name: layout.name().to_owned(),
+        bytes: layout.total_len(),
+        files: layout.files().iter().filter(|f| !f.pad).count(),
+        output: Output::SeedChecked(dir),
+    })
+}
+
+async fn share(
+    session: &Session,
+    network: &Network,
+    offer: Offer,
+    console: &Console,
+) -> Result<Share, Failure> {
+    let request = AddTorrent {
+        info: Some(offer.info),
+        peers: network.peers.clone(),
+        output: offer.output,
+        ..AddTorrent::new(offer.info_hash)
+    };
+    let torrent = online::add(session, request).await?;
+    let link: Link = magnet(offer.info_hash, &offer.name);
+    console.record(
+        || link.to_string(),
+        || {
+            json!({
+                "event": "magnet",
+                "magnet": link.to_string(),
+                "info_hash": offer.info_hash.to_string(),
+                "name": offer.name,
+                "bytes": offer.bytes,
+                "files": offer.files,
+            })
+        },
+    );
+    let (name, files) = (escape(&offer.name), plural(offer.files, "file"));
+    console.note(&format!("sharing {name}: {}, {files}; Ctrl-C ends it", size(offer.bytes)));
+    Ok(Share { torrent, name: offer.name })
+}
+
+// Until every share has failed; they do not fail together.
+async fn tend_all(shares: Vec<Share>, console: &Arc<Console>) -> Result<(), Failure> {
+    let mut tasks = JoinSet::new();
+    for share in shares {
+        tasks.spawn(tend(share, console.clone()));
+    }
+    let mut outcome = Ok(());
+    while let Some(ended) = tasks.join_next().await {
+        let (name, failure) =
+            ended.map_err(|_| Failure::new(Code::Other, "an internal error, shown above"))?;
+        console.explain(Some(&name), &failure);
+        outcome = outcome.and(Err(failure.reported()));
+    }
+    outcome
+}
+
+async fn tend(mut share: Share, console: Arc<Console>) -> (String, Failure) {
+    let mut progress = Progress::new(&console);
+    let mut ticks = interval(LOOK_INTERVAL);
+    loop {
+        tokio::select! {
+            event = share.torrent.next_event() => {
+                let Some(event) = event else {
+                    return (share.name, Failure::new(Code::Other, "the session ended unexpectedly"));
+                };
+                if let Err(failure) = hear(&share, &event, &console) {
+                    return (share.name, failure);
+                }
+            }
+            _ = ticks.tick() => {
+                if let Some(status) = share.torrent.status().await {
+                    progress.line(|| line(&share.name, &status));
+                }
+            }
+        }
+    }
+}
+
+fn hear(share: &Share, event: &TorrentEvent, console: &Console) -> Result<(), Failure> {
+    match event {
+        TorrentEvent::LookupDone(report) => {
+            if matches!(report.kind, LookupKind::Announce(_)) {
+                announced(share, report, console);
+            }
+            Ok(())
+        }
+        TorrentEvent::Swarm(Event::Opened { have: 0, pieces }) if *pieces > 0 => {
+            Err(Failure::new(Code::Mismatch, "none of the data matches the torrent")
+                .advise("name the folder that holds the data with --data DIR"))
+        }
+        TorrentEvent::Swarm(Event::Opened { have, pieces }) if have < pieces => {
+            let name = escape(&share.name);
+            console.warn(&format!("{name}: only {have} of {pieces} pieces are good"));
+            Ok(())
+        }
+        TorrentEvent::Swarm(event) => online::fatal(event).map_or(Ok(()), Err),
+    }
+}
+
+fn announced(share: &Share, report: &LookupReport, console: &Console) {
+    let (taken, near) = (report.announced, report.nodes.len());
+    if console.is_json() {
+        console.record(String::new, || {
+            json!({
+                "event": "announced",
+                "info_hash": share.torrent.info_hash().to_string(),
+                "nodes": taken,
+                "asked": report.asked,
+                "answered": report.answered,
+            })
+        });
+        return;
+    }
+    let name = escape(&share.name);
+    console.note(&format!("{name}: announced to {taken}/{near} nodes ({} asked)", report.asked));
+}
+
+fn line(name: &str, status: &TorrentStatus) -> String {
+    let swarm = &status.swarm;
+    let name = escape(name);
+    if swarm.phase == Phase::Checking {
+        let (done, total) = swarm.checking;
+        return format!("{name}: checking {}", percent(done, total));
+    }
+    let nodes = status.dht.map(|d| format!(", announced to {}", plural(d.announced, "node")));
+    format!(
+        "{name}: {}, up {}/s, {} sent{}",
+        plural(swarm.connected, "peer"),
+        size(swarm.upload_rate),
+        size(swarm.uploaded),
+        nodes.unwrap_or_default()
+    )
+}
+
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
