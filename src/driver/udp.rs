@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 
 use crate::base::addr::canonical;
@@ -55,7 +55,9 @@ impl UdpSockets {
 
     pub(super) fn send(&mut self, socket: SocketId, to: SocketAddr, datagram: &[u8]) {
         let Some(socket) = self.sockets.get(usize::from(socket.0)) else { return };
-        if socket.try_send_to(datagram, to).is_err() {
+        // Straight to the system: tokio's own call refuses as long as it has not heard that the
+        // socket is writable, and so would lose the first datagrams of every session.
+        if SockRef::from(socket).send_to(datagram, &to.into()).is_err() {
             self.send_failures += 1;
         }
     }
@@ -78,3 +80,20 @@ pub(super) fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
 /// Datagrams read from one socket before others get their turn.
 const RECV_BATCH_MAX: usize = 64;
 const SOCKET_BUFFER: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn first_datagram_of_a_fresh_socket_leaves() {
+        let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        receiver.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+        let socket = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut sockets = UdpSockets::new(vec![socket]);
+        sockets.send(SocketId(0), receiver.local_addr().unwrap(), b"first");
+        assert_eq!(sockets.send_failures, 0);
+        let mut buffer = [0; 16];
+        assert_eq!(receiver.recv(&mut buffer).unwrap(), 5);
+    }
+}
