@@ -30,6 +30,7 @@ impl Node {
     /// port from which our datagrams come.
     pub fn announce(&mut self, now: Instant, info_hash: InfoHash, port: Option<u16>) -> LookupId {
         let port = port.filter(|port| *port != 0);
+        self.store_own(now, info_hash, port.unwrap_or_else(|| self.own_port()));
         self.start_lookup(now, LookupKind::Announce(info_hash), info_hash.key(), port, false)
     }
 
@@ -58,10 +59,36 @@ impl Node {
         lookup.ids_follow = self.table.ids_follow();
         self.table.on_lookup(now, target);
         self.feed(now, &mut lookup);
+        if let LookupKind::GetPeers(info_hash) | LookupKind::Announce(info_hash) = kind {
+            self.find_stored(now, id, &mut lookup, info_hash);
+        }
         self.lookup_ends.insert((lookup.expires_at(), id));
         self.lookups.insert(id, lookup);
         self.pump(now, id);
         id
+    }
+
+    // Ourselves, at the port that we listen on or announce.
+    fn is_own_peer(&self, peer: &SocketAddr, announced: Option<u16>) -> bool {
+        let at_port = announced == Some(peer.port()) && self.own_ips().any(|ip| ip == peer.ip());
+        at_port || self.is_self(peer)
+    }
+
+    // What was announced to ourselves is the first answer: in a network of two, the only one.
+    fn find_stored(
+        &mut self,
+        now: Instant,
+        id: LookupId,
+        lookup: &mut Lookup,
+        info_hash: InfoHash,
+    ) {
+        let stored = self.stored_peers(now, info_hash);
+        let port = lookup.port;
+        let others = stored.into_iter().filter(|peer| !self.is_own_peer(peer, port));
+        let peers = lookup.on_peers(others);
+        if !peers.is_empty() {
+            self.emit(Event::PeersFound { lookup: id, peers });
+        }
     }
 
     // Whom to start from: the closest contacts; with few of them, also those of the last run and
@@ -216,9 +243,10 @@ impl Node {
                 && !self.unreachable.has(now, addr)
         });
         lookup.on_contacts(informant, contacts);
-        let peers = lookup.on_peers(
-            reply.peers().filter(|peer| is_believable(peer, from.ip()) && !self.is_self(peer)),
-        );
+        let port = lookup.port;
+        let believable = |peer: &SocketAddr| is_believable(peer, from.ip());
+        let peers = reply.peers().filter(|p| believable(p) && !self.is_own_peer(p, port));
+        let peers = lookup.on_peers(peers);
         if !peers.is_empty() && !lookup.own_account {
             self.emit(Event::PeersFound { lookup: id, peers });
         }

@@ -219,6 +219,9 @@ impl Node {
             }
         }
         let contacts = self.table.len();
+        if contacts <= K {
+            self.feed_all(now);
+        }
         let level = TELL_AT.iter().filter(|level| **level <= contacts).count();
         if level > self.maintenance.told {
             self.maintenance.told = level;

@@ -381,6 +381,14 @@ impl Node {
             })
     }
 
+    /// The addresses at which we can be reached, as far as we know them.
+    pub(super) fn own_ips(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let bound = self.self_addrs.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
+        bound
+            .chain(self.external_addr())
+            .filter(|ip| ip.is_ipv4() == (self.config.family == Family::V4))
+    }
+
     /// The port that we listen on, as far as we know: sent along with `implied_port`.
     pub(super) fn own_port(&self) -> u16 {
         self.self_addrs.first().map_or(USUAL_PORT, |addr| addr.port())

@@ -179,6 +179,23 @@ impl Node {
         peers.sample(now, &mut self.rng, info_hash, PEERS_PER_ANSWER_MAX, usable, values);
     }
 
+    /// Peers of `info_hash` that others announced to us.
+    pub(super) fn stored_peers(&mut self, now: Instant, info_hash: InfoHash) -> Vec<SocketAddr> {
+        let mut peers = Vec::new();
+        let count = PEERS_PER_ANSWER_MAX;
+        self.server.peers.sample(now, &mut self.rng, info_hash, count, |_| true, &mut peers);
+        peers
+    }
+
+    /// We announce ourselves, so whoever asks us is told as well.
+    pub(super) fn store_own(&mut self, now: Instant, info_hash: InfoHash, port: u16) {
+        let ips: Vec<IpAddr> = self.own_ips().collect();
+        for ip in ips {
+            // Without room it is only not told here.
+            let _ = self.server.peers.announce(now, info_hash, SocketAddr::new(ip, port));
+        }
+    }
+
     fn store(
         &mut self,
         now: Instant,
@@ -230,7 +247,7 @@ const PEERS_PER_ANSWER_MAX: usize = 100;
 // BEP 32 wants answers of at most 1024 bytes.
 const ANSWER_V6_MAX: usize = 1_024;
 const ANSWER_USUAL_LEN: usize = 384;
-/// Addresses whose rate is remembered: with 80 bytes each, a bit more than a megabyte.
+/// Addresses whose rate is remembered: with some 100 bytes each, below two megabytes.
 pub(super) const RATES_TRACKED_MAX: usize = 16_384;
 // What an address may ask at once after a silence, in seconds of its rate.
 const BURST_SECS: u32 = 2;

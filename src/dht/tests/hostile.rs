@@ -6,22 +6,18 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use proptest::prelude::*;
-
 use super::net::{Net, loopback_addr, public_addr};
 use crate::base::addr::Family;
-use crate::base::limits::DATAGRAM_SEND_MAX;
-use crate::base::{InfoHash, Instant, NodeId, Rng as Chance};
-use crate::dht::server::RATES_TRACKED_MAX;
-use crate::dht::{Config, Event, Node, Output, make_id};
+use crate::base::{InfoHash, NodeId, Rng as Chance};
+use crate::dht::{Event, make_id};
 use crate::wire::compact;
 use crate::wire::krpc::{self, Answer, Body, Message, Method, QueryHead};
 
-const HASH: InfoHash = InfoHash::new([0x5a; 20]);
-const PING: &[u8] = b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:t2:aa1:y1:qe";
+pub(super) const HASH: InfoHash = InfoHash::new([0x5a; 20]);
+pub(super) const PING: &[u8] = b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:t2:aa1:y1:qe";
 
 // One node at a public address; 9.9.9.9 is a stranger.
-fn alone() -> (Net, SocketAddr, SocketAddr) {
+pub(super) fn alone() -> (Net, SocketAddr, SocketAddr) {
     let mut net = Net::new(30);
     let (me, stranger) = (public_addr(0), SocketAddr::from(([9, 9, 9, 9], 999)));
     net.add(me);
@@ -30,7 +26,12 @@ fn alone() -> (Net, SocketAddr, SocketAddr) {
 }
 
 // What comes back to `from` for one datagram, not counting a later ping.
-fn exchange(net: &mut Net, me: SocketAddr, from: SocketAddr, datagram: &[u8]) -> Vec<Vec<u8>> {
+pub(super) fn exchange(
+    net: &mut Net,
+    me: SocketAddr,
+    from: SocketAddr,
+    datagram: &[u8],
+) -> Vec<Vec<u8>> {
     net.inject(from, me, datagram);
     net.run(Duration::from_millis(100));
     let came = net.take_strays(from).into_iter().map(|(_, datagram)| datagram);
@@ -44,7 +45,7 @@ fn error_code(datagram: &[u8]) -> Option<i64> {
     }
 }
 
-fn query_of(method: &Method<'_>) -> Vec<u8> {
+pub(super) fn query_of(method: &Method<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     let head = QueryHead { tid: b"aa", id: NodeId::new([3; 20]), read_only: false };
     krpc::encode_query(&mut out, head, method);
@@ -52,7 +53,7 @@ fn query_of(method: &Method<'_>) -> Vec<u8> {
 }
 
 // An honest-looking answer to `query`, with the given contacts and peers.
-fn answer_to(
+pub(super) fn answer_to(
     query: &[u8],
     id: NodeId,
     seen_at: SocketAddr,
@@ -273,17 +274,6 @@ fn unsolicited_answers_and_errors_are_met_with_silence() {
 }
 
 #[test]
-fn errors_have_a_budget() {
-    let (mut net, me, _) = alone();
-    for n in 0..5_000u16 {
-        let [a, b] = n.to_be_bytes();
-        net.inject(SocketAddr::from(([7, 7, a, b], 1)), me, b"d1:q4:ping1:t2:aa1:y1:qe");
-    }
-    let stats = net.node(me).stats();
-    assert_eq!((stats.errors_out, stats.dropped.error_limited), (200, 4_800));
-}
-
-#[test]
 fn one_network_cannot_tell_us_who_we_are() {
     let (mut net, me, _) = alone();
     let id = net.node(me).id();
@@ -485,88 +475,6 @@ fn third_party_named_by_everybody_is_asked_at_most_three_times() {
 }
 
 #[test]
-fn rate_of_one_address_is_limited_and_the_others_do_not_suffer() {
-    let mut net = Net::new(33);
-    let (me, flooder) = (public_addr(0), SocketAddr::from(([9, 9, 9, 9], 999)));
-    net.add_with(me, Config { per_ip_rate: Some(5), ..Config::new(Family::V4) }, None);
-    for n in 0..600u16 {
-        // Each from another port of the one address, over ten seconds.
-        let from = SocketAddr::new(flooder.ip(), 1000 + n);
-        net.inject(from, me, PING);
-        net.run(Duration::from_micros(16_667));
-        if n % 50 == 0 {
-            let [_, host] = n.to_be_bytes();
-            let honest = SocketAddr::from(([5, 5, 5, host], 5));
-            assert_eq!(exchange(&mut net, me, honest, PING).len(), 1);
-        }
-    }
-    let dropped = net.node(me).stats().dropped.rate_limited;
-    assert!((520..=560).contains(&dropped), "{dropped}");
-}
-
-#[test]
-fn limiter_is_bounded_in_memory() {
-    let (mut net, me, _) = alone();
-    for n in 0..40_000u32 {
-        let [_, a, b, c] = n.to_be_bytes();
-        net.inject(SocketAddr::from(([6, a, b, c], 1)), me, PING);
-    }
-    let node = net.node(me);
-    assert_eq!(node.server.limiter_len(), RATES_TRACKED_MAX);
-    // A whole /64 is one source.
-    let mut net = Net::new(34);
-    let me: SocketAddr = "[2001:db8::1]:1".parse().unwrap();
-    net.add(me);
-    for n in 0..1000 {
-        net.inject(SocketAddr::from(([0x2001, 0xdb8, 7, 7, n, n, n, n], 1)), me, PING);
-    }
-    assert_eq!(net.node(me).server.limiter_len(), 1);
-    assert!(net.node(me).stats().dropped.rate_limited >= 890);
-}
-
-#[test]
-fn strangers_queue_for_a_ping_and_the_queue_is_bounded() {
-    let (mut net, me, _) = alone();
-    for n in 0..5_000u16 {
-        let [a, b] = n.to_be_bytes();
-        net.inject(SocketAddr::from(([60 + a, b, 1, 1], 1)), me, &query_of(&Method::Ping));
-    }
-    net.run(Duration::from_secs(2));
-    let pings = net.node(me).stats().queries_out.ping;
-    assert!((1..=128).contains(&pings), "{pings}");
-}
-
-// Bytes out for bytes in, of one query from a stranger.
-#[test]
-fn amplification_is_one_datagram_of_a_bounded_factor() {
-    let (mut net, addrs) = Net::public(35, 30);
-    net.run(Duration::from_secs(30));
-    let me = addrs[3];
-    for (n, (method, factor)) in [
-        (Method::Ping, 2.0),
-        (Method::FindNode { target: HASH.key() }, 4.0),
-        (Method::GetPeers { info_hash: HASH }, 4.0),
-        (Method::AnnouncePeer { info_hash: HASH, port: 1, implied_port: false, token: b"" }, 1.0),
-        (Method::Unknown { name: b"x", target: Some(HASH.key()), writes: false }, 4.0),
-        (Method::Unknown { name: b"x", target: None, writes: false }, 2.0),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let from = SocketAddr::from(([9, u8::try_from(n).unwrap(), 9, 9], 999));
-        let mut datagram = Vec::new();
-        let head = QueryHead { tid: b"a", id: NodeId::new([3; 20]), read_only: false };
-        krpc::encode_query(&mut datagram, head, &method);
-        // Without our `v`, as small as it gets.
-        let datagram = String::from_utf8_lossy(&datagram).replace("1:v4:TL\0\u{1}", "");
-        let answers = exchange(&mut net, me, from, datagram.as_bytes());
-        assert_eq!(answers.len(), 1);
-        let ratio = answers[0].len() as f64 / datagram.len() as f64;
-        assert!(ratio <= factor, "{method:?}: {ratio}");
-    }
-}
-
-#[test]
 fn spoofed_query_cannot_evict_a_contact() {
     let (mut net, addrs) = Net::loopback(36, 12);
     let contact = net.node(addrs[0]).saved()[0].clone();
@@ -634,108 +542,4 @@ fn events_and_table_survive_a_flood_of_every_kind() {
     let get = net.on(addrs[0], |node, now| node.get_peers(now, HASH));
     assert!(net.finish(addrs[0], get).answered >= 8);
     assert!(net.events.iter().all(|(_, e)| !matches!(e, Event::IdChanged(_))));
-}
-
-// Feeds `datagrams` to a node in the middle of things and holds it to its promises.
-fn survives(datagrams: &[(u8, Vec<u8>)]) {
-    let now = Instant::ZERO;
-    let me = public_addr(0);
-    let mut node = Node::new(Config::new(Family::V4), None, [1; 32], now);
-    node.set_self_addrs(vec![me]);
-    node.bootstrap(now, &[public_addr(1), public_addr(2)]);
-    node.announce(now, HASH, None);
-    let mut tids: Vec<(SocketAddr, Vec<u8>)> = Vec::new();
-    for (step, (from, datagram)) in datagrams.iter().enumerate() {
-        let now = now + Duration::from_millis(20) * u32::try_from(step).unwrap();
-        let from = public_addr(usize::from(from % 5));
-        let mut datagram = datagram.clone();
-        // Half of them carry a transaction id that is really under way.
-        if let Some((_, tid)) = tids.iter().find(|(to, _)| *to == from)
-            && let Some(at) = datagram.windows(5).position(|w| w == b"1:t4:")
-            && let Some(slot) = datagram.get_mut(at + 5..at + 9)
-        {
-            slot.copy_from_slice(tid);
-        }
-        while node.poll_output().is_some() {}
-        node.handle_datagram(now, from, &datagram);
-        let mut back = 0;
-        while let Some(output) = node.poll_output() {
-            let Output::Transmit { to, datagram } = output else { continue };
-            assert!(datagram.len() <= DATAGRAM_SEND_MAX && to != me && to.port() != 0);
-            let sent = Message::decode(&datagram).expect("we send what we can read");
-            if let Body::Query(_) = sent.body {
-                tids.insert(0, (to, sent.tid.to_vec()));
-            } else {
-                assert_eq!(to, from);
-                back += 1;
-            }
-        }
-        assert!(back <= 1, "one datagram out for one in");
-        if node.poll_timeout().is_some_and(|when| when <= now) {
-            node.handle_timeout(now);
-        }
-    }
-}
-
-fn message() -> impl Strategy<Value = Vec<u8>> {
-    let node = (any::<[u8; 20]>(), any::<[u8; 4]>(), any::<u16>());
-    let reply =
-        (any::<[u8; 20]>(), prop::collection::vec(node, 0..20), prop::option::of(any::<[u8; 6]>()))
-            .prop_map(|(id, nodes, ip)| {
-                let nodes: Vec<_> = nodes
-                    .into_iter()
-                    .map(|(id, ip, port)| (NodeId::new(id), SocketAddr::from((ip, port))))
-                    .collect();
-                let to = ip.and_then(|ip| compact::peer(&ip)).unwrap_or(public_addr(0));
-                let values: Vec<_> = nodes.iter().map(|(_, addr)| *addr).collect();
-                answer_to(b"d1:q1:x1:t4:abcd1:y1:qe", NodeId::new(id), to, &nodes, &values)
-            });
-    let query = (any::<[u8; 20]>(), 0..5u8, any::<u16>()).prop_map(|(key, which, port)| {
-        let info_hash = InfoHash::new(key);
-        query_of(&match which {
-            0 => Method::Ping,
-            1 => Method::FindNode { target: info_hash.key() },
-            2 => Method::GetPeers { info_hash },
-            3 => Method::AnnouncePeer { info_hash, port, implied_port: port % 2 == 0, token: &key },
-            _ => Method::Unknown { name: b"odd", target: Some(info_hash.key()), writes: false },
-        })
-    });
-    let error = any::<[u8; 4]>().prop_map(|tid| {
-        let mut out = Vec::new();
-        krpc::encode_error(&mut out, &tid, krpc::ErrorCode::Generic, "no");
-        out
-    });
-    prop_oneof![3 => reply, 2 => query, 1 => error]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn no_bytes_whatsoever_harm_a_node(datagrams in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..300)), 1..40)) {
-        survives(&datagrams);
-    }
-
-    #[test]
-    fn no_sequence_of_messages_harms_a_node(datagrams in prop::collection::vec((any::<u8>(), message()), 1..60)) {
-        survives(&datagrams);
-    }
-
-    #[test]
-    fn mutated_messages_do_not_harm_a_node(
-        datagrams in prop::collection::vec((any::<u8>(), message(), any::<prop::sample::Index>(), any::<u8>(), any::<bool>()), 1..60),
-    ) {
-        let mutated: Vec<(u8, Vec<u8>)> = datagrams
-            .into_iter()
-            .map(|(from, mut datagram, at, byte, cut)| {
-                let at = at.index(datagram.len());
-                datagram[at] = byte;
-                if cut {
-                    datagram.truncate(at);
-                }
-                (from, datagram)
-            })
-            .collect();
-        survives(&mutated);
-    }
 }

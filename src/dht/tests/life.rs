@@ -318,3 +318,25 @@ fn same_seed_same_history() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn two_nodes_are_a_network() {
+    for announcer_first in [true, false] {
+        let mut net = Net::new(21);
+        let (sharer, seeker) = (loopback_addr(0), loopback_addr(1));
+        net.add(sharer);
+        net.add(seeker);
+        // One knows the other, and whoever comes second finds what the first has said.
+        net.on(seeker, |node, now| node.bootstrap(now, &[sharer]));
+        if !announcer_first {
+            net.run(Duration::from_secs(3));
+        }
+        let announce = net.on(sharer, |node, now| node.announce(now, HASH, Some(77)));
+        net.run(Duration::from_secs(3));
+        let get = net.on(seeker, |node, now| node.get_peers(now, HASH));
+        net.finish(seeker, get);
+        assert_eq!(net.peers(seeker, get), [SocketAddr::new(sharer.ip(), 77)]);
+        assert_eq!(net.finish(sharer, announce).announced, 1, "told to who came late as well");
+        assert!(net.peers(sharer, announce).is_empty(), "nobody is told of himself");
+    }
+}

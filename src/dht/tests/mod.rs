@@ -1,5 +1,7 @@
 //! Claims about whole nodes, in a small virtual network.
 
+mod chaos;
+mod flood;
 mod hostile;
 mod life;
 mod net;
