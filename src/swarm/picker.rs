@@ -115,6 +115,8 @@ pub struct Picker {
     asked: usize,
     /// Blocks that are late: another peer may be asked for them.
     late: BTreeSet<(u32, u32)>,
+    /// How long a block takes from being asked for to its arrival, smoothed over all peers.
+    usual_wait: Option<Duration>,
     /// Pieces that failed their hash: fetched first, each from one peer, to find the liar.
     failed: BTreeSet<u32>,
     rng: Rng,
@@ -165,6 +167,7 @@ impl Picker {
             asks: VecDeque::new(),
             asked: 0,
             late: BTreeSet::new(),
+            usual_wait: None,
             failed: BTreeSet::new(),
             rng: Rng::from_seed(seed),
         };
@@ -298,7 +301,7 @@ impl Picker {
     // --- what happens to blocks ---------------------------------------------------------------
 
     /// `conn` sent a block.
-    pub fn on_block(&mut self, conn: ConnId, block: BlockRef) -> BlockOutcome {
+    pub fn on_block(&mut self, now: Instant, conn: ConnId, block: BlockRef) -> BlockOutcome {
         let Some((piece, at)) = self.locate(block) else { return BlockOutcome::Unrequested };
         if self.have.has(piece) {
             return BlockOutcome::Duplicate;
@@ -310,6 +313,9 @@ impl Picker {
             Some(Block::Stored(_)) => return BlockOutcome::Duplicate,
             Some(Block::Asked(_) | Block::Missing) | None => return BlockOutcome::Unrequested,
         };
+        if let Some(asked_at) = partial.asked_at(at, conn) {
+            self.usual_wait = smoothed(self.usual_wait, now.since(asked_at));
+        }
         partial.store(at, conn);
         self.late.remove(&(piece, at));
         let mut cancel = Vec::new();
@@ -485,6 +491,11 @@ impl Picker {
             moved.expect("a needy slot holds a piece").needy_at = Some(at);
         }
     }
+}
+
+// An eighth of the new value, as TCP smooths its round trips (RFC 6298).
+fn smoothed(usual: Option<Duration>, sample: Duration) -> Option<Duration> {
+    Some(usual.map_or(sample, |usual| (usual * 7 + sample) / 8))
 }
 
 const NO_SLOT: u32 = u32::MAX;

@@ -75,7 +75,7 @@ impl Picker {
 
     // Blocks whose peer is silent go to a peer that is not.
     fn take_late(&mut self, asker: &Asker<'_>, full: usize, out: &mut Vec<BlockRef>) {
-        if self.late.is_empty() || out.len() >= full || self.is_slow(asker) {
+        if self.late.is_empty() || out.len() >= full || self.is_slow(asker, LATE_AFTER) {
             return;
         }
         let late: Vec<_> = self.late.iter().copied().take(LOOKS_MAX).collect();
@@ -89,9 +89,10 @@ impl Picker {
         }
     }
 
-    fn is_slow(&self, asker: &Asker<'_>) -> bool {
+    // Does this peer itself owe a block for so long?
+    fn is_slow(&self, asker: &Asker<'_>, wait: Duration) -> bool {
         let oldest = self.conns.get(&asker.conn).and_then(|c| c.asked.front());
-        oldest.is_some_and(|(_, _, at)| asker.now.since(*at) >= LATE_AFTER)
+        oldest.is_some_and(|(_, _, at)| asker.now.since(*at) >= wait)
     }
 
     fn take_failed(&mut self, asker: &Asker<'_>, full: usize, out: &mut Vec<BlockRef>) {
@@ -203,7 +204,9 @@ impl Picker {
     }
 
     // Nothing is left that nobody was asked for: ask several peers for the same block, the one that
-    // waits longest first. At the very end (endgame) at once, else only for blocks that take long.
+    // waits longest first. At the very end (endgame) as soon as it takes longer than usual, else only
+    // for blocks that take long. In a swarm of fast peers most blocks arrive before that; without
+    // waiting a small torrent came three times.
     fn take_twice(&mut self, asker: &Asker<'_>, full: usize, out: &mut Vec<BlockRef>) {
         let asked = self.asked_of(asker.conn);
         if out.len() >= full || asked >= ENDGAME_ASKS_MAX {
@@ -211,7 +214,15 @@ impl Picker {
         }
         let full = full.min(out.len() + ENDGAME_ASKS_MAX - asked);
         let is_endgame = self.order.len() == 0 && self.needy.is_empty();
-        let age_min = if is_endgame { Duration::ZERO } else { IDLE_AGE_MIN };
+        let usual = self.usual_wait.unwrap_or(FIRST_WAIT) * 2;
+        let age_min = if is_endgame {
+            usual.min(ENDGAME_WAIT_MAX)
+        } else {
+            usual.clamp(IDLE_WAIT_MIN, LATE_AFTER)
+        };
+        if self.is_slow(asker, age_min) {
+            return;
+        }
         self.take_late(asker, full, out);
         let mut at = 0;
         while out.len() < full && at < self.asks.len().min(ENDGAME_LOOKS_MAX) {
@@ -383,14 +394,18 @@ const RANDOM_PIECES: u32 = 4;
 const PARTIALS_SPARE: usize = 8;
 /// Entries looked at in one list by one call.
 const LOOKS_MAX: usize = 256;
-/// Blocks that are asked of this peer as the second or third one, at once: what is wasted at the
-/// end of a download is at most this much a peer.
-const ENDGAME_ASKS_MAX: usize = 8;
+/// Blocks of a peer's pipeline up to which it is asked as the second or third one: half a second of
+/// 1 MB/s, and the most that one peer can send in vain at the end.
+const ENDGAME_ASKS_MAX: usize = 32;
 /// Asks looked at for that.
 const ENDGAME_LOOKS_MAX: usize = 1024;
 /// Answered asks that may stand in the queue of asks beside as many as there are live ones.
 const ASKS_SPARE: usize = 256;
-/// An idle peer is asked for a block that another was asked for this long ago, also before the end.
-const IDLE_AGE_MIN: Duration = Duration::from_secs(1);
+/// Before the end an idle peer is asked for a block that another was asked for at least this long ago.
+const IDLE_WAIT_MIN: Duration = Duration::from_secs(1);
+/// At the end no block is waited for longer than this before another peer is asked too.
+const ENDGAME_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long a block is waited for while it is not known what is usual.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// How long a piece that failed before is left to one peer.
 const SOLO_TIME: Duration = Duration::from_secs(20);

@@ -37,7 +37,7 @@ fn pick(p: &mut Picker, now: Instant, conn: ConnId, n: usize) -> Vec<BlockRef> {
 
 fn store_all(p: &mut Picker, conn: ConnId, blocks: &[BlockRef]) {
     for block in blocks {
-        assert_eq!(p.on_block(conn, *block), BlockOutcome::Store { cancel: Vec::new() });
+        assert_eq!(p.on_block(at(0), conn, *block), BlockOutcome::Store { cancel: Vec::new() });
     }
     p.check();
 }
@@ -154,12 +154,13 @@ fn end_of_the_download_asks_several_and_cancels_the_losers() {
     let mut p = picker(1, false);
     let a = pick(&mut p, at(0), A, 9);
     assert_eq!(a.len(), 4);
-    assert_eq!(pick(&mut p, at(0), B, 9), a);
-    assert_eq!(pick(&mut p, at(0), C, 9), a);
-    assert!(pick(&mut p, at(0), ConnId(4), 9).is_empty(), "at most three");
-    assert_eq!(p.on_block(B, a[0]), BlockOutcome::Store { cancel: vec![A, C] });
-    assert_eq!(p.on_block(A, a[0]), BlockOutcome::Duplicate);
-    assert_eq!(p.on_block(ConnId(4), a[1]), BlockOutcome::Unrequested);
+    assert!(pick(&mut p, at(100), B, 9).is_empty(), "it may come yet");
+    assert_eq!(pick(&mut p, at(400), B, 9), a);
+    assert_eq!(pick(&mut p, at(400), C, 9), a);
+    assert!(pick(&mut p, at(400), ConnId(4), 9).is_empty(), "at most three");
+    assert_eq!(p.on_block(at(0), B, a[0]), BlockOutcome::Store { cancel: vec![A, C] });
+    assert_eq!(p.on_block(at(0), A, a[0]), BlockOutcome::Duplicate);
+    assert_eq!(p.on_block(at(0), ConnId(4), a[1]), BlockOutcome::Unrequested);
     p.check();
     assert_eq!(p.givers(PieceIndex(0)), [(0, B)]);
 }
@@ -175,7 +176,7 @@ fn blocks_of_a_silent_peer_are_taken_over() {
     let taken = pick(&mut p, at(5_000), B, 2);
     assert_eq!(taken, silent);
     // The late answer still counts if it is first.
-    assert_eq!(p.on_block(A, silent[0]), BlockOutcome::Store { cancel: vec![B] });
+    assert_eq!(p.on_block(at(0), A, silent[0]), BlockOutcome::Store { cancel: vec![B] });
     // The second asker leaves: the block is not forgotten though its first ask is long ago.
     p.on_peer_gone(B);
     p.check();
@@ -252,7 +253,7 @@ fn blocks_that_do_not_exist_are_unrequested() {
         (u32::MAX, 0, 1),
     ] {
         let block = BlockRef { piece: PieceIndex(piece), begin, len };
-        assert_eq!(p.on_block(A, block), BlockOutcome::Unrequested);
+        assert_eq!(p.on_block(at(0), A, block), BlockOutcome::Unrequested);
         assert!(!p.on_rejected(A, block));
     }
     let good = BlockRef { piece: PieceIndex(1), begin: 3 * BLOCK_LEN, len: 7 };
@@ -362,7 +363,7 @@ impl World {
             return;
         }
         let block = peer.asked.remove(which % peer.asked.len());
-        let BlockOutcome::Store { cancel } = self.picker.on_block(conn, block) else {
+        let BlockOutcome::Store { cancel } = self.picker.on_block(self.now, conn, block) else {
             panic!("a block that was asked for is wanted: {block:?}");
         };
         let mut others: Vec<_> =
@@ -534,7 +535,7 @@ fn cost_of_a_block() {
                 );
                 asked.extend(out.iter().copied());
                 let Some(block): Option<BlockRef> = asked.pop_front() else { continue };
-                p.on_block(*conn, block);
+                p.on_block(Instant::from_micros(blocks * 16), *conn, block);
                 let n = stored.entry(block.piece).or_insert(0);
                 *n += block.len;
                 if *n == piece_len {

@@ -233,7 +233,7 @@ impl Torrent {
         peer.was_useful = true;
         peer.rejects = 0;
         let picked = picker::BlockRef { piece, begin: block.begin, len: block.len };
-        match transfer.picker.on_block(conn, picked) {
+        match transfer.picker.on_block(now, conn, picked) {
             BlockOutcome::Store { cancel } => {
                 transfer.unwritten += len;
                 if transfer.unwritten >= UNWRITTEN_MAX {
