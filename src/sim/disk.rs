@@ -21,6 +21,8 @@ pub struct DiskFaults {
     pub read_fails: f64,
     /// The probability that a block read for a peer has a wrong byte: how a liar is made.
     pub read_lies: f64,
+    /// Reads are never answered: how a peer is made that promises everything and sends nothing.
+    pub read_hangs: bool,
 }
 
 /// One torrent's storage.
@@ -68,6 +70,7 @@ impl MemoryDisk {
                 self.good.set(piece.get());
                 Vec::new()
             }
+            DiskRequest::Read { .. } if self.faults.read_hangs => Vec::new(),
             DiskRequest::Read { conn, piece, begin, len } => {
                 vec![match self.read(piece, begin, len) {
                     Some(block) => DiskEvent::Read { conn, piece, begin, block },

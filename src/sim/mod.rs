@@ -7,6 +7,7 @@
 //! in pieces. [`scenario`] builds worlds from options and says what must be true of them.
 
 pub mod churn;
+pub mod client;
 pub mod disk;
 pub mod host;
 pub mod link;

@@ -3,6 +3,7 @@
 
 use crate::base::{Rng, Seed};
 
+pub mod downloads;
 pub mod lookups;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use super::downloads;
 use super::lookups::{self, Options, Round};
 use crate::sim::churn::ChurnRates;
 
@@ -50,4 +51,57 @@ fn same_seed_makes_the_same_history_and_another_seed_another() {
     let second = lookups::run(options.clone());
     assert_eq!((first.trace, first.events), (second.trace, second.events), "seed 7 replays");
     assert_ne!(first.trace, lookups::run(Options { seed: 8, ..options }).trace);
+}
+
+// Every downloader finishes, and with the right bytes.
+fn assert_all_verified(report: &downloads::Report) {
+    println!("{report}");
+    let all = report.options.downloaders as usize;
+    assert_eq!(report.finished, all, "all finish: {report}\n{}", report.tail);
+    assert_eq!(report.verified, all, "all have the right bytes: {report}");
+    assert_eq!(report.honest_banned, 0, "nobody honest is banned: {report}");
+}
+
+#[test]
+fn fifty_downloaders_get_everything_from_one_seeder_and_a_magnet_link() {
+    let report = downloads::run(downloads::Options::new(1, 50));
+    assert_all_verified(&report);
+    assert_eq!((report.hash_failures, report.metadata.len()), (0, 50));
+}
+
+#[test]
+fn liars_are_banned_and_everybody_else_completes() {
+    let mut options = downloads::Options::new(2, 5);
+    (options.liars, options.lie_rate) = (3, 0.3);
+    let report = downloads::run(options);
+    assert_all_verified(&report);
+    assert!(report.hash_failures > 0 && report.liars_banned > 0, "they lied: {report}");
+}
+
+// Peers that unchoke and then send nothing cost a few seconds, not the download.
+#[test]
+fn peers_that_promise_everything_and_send_nothing_cost_at_most_five_seconds() {
+    let mut options = downloads::Options::new(5, 3);
+    let without = downloads::run(options);
+    options.mutes = 3;
+    let with = downloads::run(options);
+    assert_all_verified(&with);
+    let lost = with.took.max().saturating_sub(without.took.max());
+    assert!(lost <= Duration::from_secs(5), "{with}\nwithout: {without}");
+}
+
+#[test]
+fn random_swarms_complete() {
+    for seed in 0..8 {
+        assert_all_verified(&downloads::run(downloads::Options::random(seed)));
+    }
+}
+
+#[test]
+fn same_seed_makes_the_same_download() {
+    let options = downloads::Options::random(3);
+    let (first, second) = (downloads::run(options), downloads::run(options));
+    assert_eq!((first.trace, first.events), (second.trace, second.events), "seed 3 replays");
+    let other = downloads::run(downloads::Options { seed: 4, ..options });
+    assert_ne!(first.trace, other.trace);
 }
