@@ -28,6 +28,8 @@ mod say;
 pub struct Connection {
     state: State,
     geometry: Option<Geometry>,
+    // Our extension handshake, until the peer's handshake says whether it wants it.
+    hello: Option<Bytes>,
     extensions: Option<ExtensionHandshake>,
     pieces: RemotePieces,
     allowed_fast: Vec<u32>,
@@ -70,8 +72,9 @@ struct Counters {
 }
 
 impl Connection {
-    /// A connection that we dialled. Our handshake goes out at once, and the extension handshake
-    /// with it: nearly every peer understands it, and it saves a round trip to the metadata.
+    /// A connection that we dialled. Our handshake goes out at once and `hello` when the peer's
+    /// handshake says that it understands it. Sending both together would save a round trip, but
+    /// aria2 (1.36) then never reads on: it loses sight of bytes behind the first handshake.
     pub fn dial(
         now: Instant,
         ours: &Handshake,
@@ -80,7 +83,7 @@ impl Connection {
     ) -> Self {
         let mut conn = Self::new(now, State::ExpectHandshake, geometry);
         conn.out.extend_from_slice(&ours.encode());
-        conn.say_extended(HANDSHAKE_ID, hello.encode().into());
+        conn.hello = Some(hello.encode().into());
         conn
     }
 
@@ -104,6 +107,7 @@ impl Connection {
         Self {
             state,
             geometry,
+            hello: None,
             extensions: None,
             pieces: RemotePieces::new(geometry),
             allowed_fast: Vec::new(),
@@ -134,6 +138,9 @@ impl Connection {
         if self.state == State::ExpectHandshake {
             let theirs = Handshake::decode(frame).map_err(|_| Misbehavior::BadHandshake)?;
             self.state = State::open(&theirs);
+            if let Some(hello) = self.hello.take().filter(|_| theirs.supports_extensions()) {
+                self.say_extended(HANDSHAKE_ID, hello);
+            }
             return Ok(Received::Handshake(theirs));
         }
         match Message::decode(frame).map_err(|_| Misbehavior::BadMessage)? {
