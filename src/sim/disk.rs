@@ -183,3 +183,84 @@ impl MemoryDisk {
 fn failure(kind: DiskErrorKind, message: &str) -> DiskError {
     DiskError { kind, context: "memory".to_owned(), message: message.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::ConnId;
+
+    // One file of two pieces, the second one short.
+    fn torrent() -> (Bytes, Bytes) {
+        let content: Vec<u8> = (0..40_000u32).map(|n| n.to_le_bytes()[0]).collect();
+        let hashes: Vec<u8> = content.chunks(32_768).flat_map(sha1).collect();
+        let mut info = b"d6:lengthi40000e4:name1:x12:piece lengthi32768e6:pieces40:".to_vec();
+        info.extend_from_slice(&hashes);
+        info.push(b'e');
+        (Bytes::from(info), Bytes::from(content))
+    }
+
+    fn open(disk: &mut MemoryDisk) -> u32 {
+        let events = disk.handle(DiskRequest::Open { info: torrent().0, wanted: None });
+        let [DiskEvent::Opened { have }] = &events[..] else { panic!("{events:?}") };
+        have.count()
+    }
+
+    fn write(disk: &mut MemoryDisk, piece: u32, begin: u32, block: Bytes) -> Vec<DiskEvent> {
+        disk.handle(DiskRequest::Write { piece: PieceIndex(piece), begin, block })
+    }
+
+    #[test]
+    fn piece_is_hashed_when_its_last_block_is_there_in_whatever_order() {
+        let (_, content) = torrent();
+        let mut disk = MemoryDisk::new(DiskFaults::default(), [0; 32]);
+        assert_eq!(open(&mut disk), 0);
+        assert_eq!(write(&mut disk, 0, 16_384, content.slice(16_384..32_768)).len(), 1);
+        let events = write(&mut disk, 0, 0, content.slice(..16_384));
+        let digest = sha1(&content[..32_768]);
+        assert_eq!(events[1], DiskEvent::Hashed { piece: PieceIndex(0), digest });
+        assert!(disk.handle(DiskRequest::Commit { piece: PieceIndex(0) }).is_empty());
+        assert_eq!(disk.content(), None);
+        assert_eq!(write(&mut disk, 1, 0, content.slice(32_768..)).len(), 2);
+        disk.handle(DiskRequest::Commit { piece: PieceIndex(1) });
+        assert_eq!(disk.content().as_deref(), Some(&content[..]));
+        disk.handle(DiskRequest::Discard { piece: PieceIndex(0) });
+        let events = disk.handle(DiskRequest::HashBlocks { piece: PieceIndex(0) });
+        assert_eq!(events, [DiskEvent::BlocksHashed { piece: PieceIndex(0), digests: Vec::new() }]);
+    }
+
+    #[test]
+    fn content_is_checked_and_read_within_its_blocks() {
+        let (_, content) = torrent();
+        let mut spoilt = content.to_vec();
+        spoilt[39_999] ^= 1;
+        let mut disk = MemoryDisk::with_content(spoilt.into(), DiskFaults::default(), [0; 32]);
+        assert_eq!(open(&mut disk), 1);
+        let mut disk = MemoryDisk::with_content(content.clone(), DiskFaults::default(), [0; 32]);
+        assert_eq!(open(&mut disk), 2);
+        let (conn, piece) = (ConnId(1), PieceIndex(0));
+        let read = DiskRequest::Read { conn, piece, begin: 16_484, len: 100 };
+        let block = content.slice(16_484..16_584);
+        assert_eq!(disk.handle(read), [DiskEvent::Read { conn, piece, begin: 16_484, block }]);
+        let past = DiskRequest::Read { conn, piece: PieceIndex(1), begin: 7_000, len: 300 };
+        assert!(matches!(disk.handle(past)[..], [DiskEvent::ReadFailed { .. }]));
+    }
+
+    #[test]
+    fn faults_happen_as_ordered() {
+        let (_, content) = torrent();
+        let faults = DiskFaults { writes_max: Some(1), ..DiskFaults::default() };
+        let mut disk = MemoryDisk::new(faults, [0; 32]);
+        open(&mut disk);
+        write(&mut disk, 0, 0, content.slice(..16_384));
+        let events = write(&mut disk, 0, 16_384, content.slice(16_384..32_768));
+        let [DiskEvent::Failed(error)] = &events[..] else { panic!("{events:?}") };
+        assert_eq!(error.kind, DiskErrorKind::Full);
+        let faults = DiskFaults { read_lies: 1.0, ..DiskFaults::default() };
+        let mut disk = MemoryDisk::with_content(content.clone(), faults, [0; 32]);
+        open(&mut disk);
+        let (conn, piece) = (ConnId(1), PieceIndex(0));
+        let events = disk.handle(DiskRequest::Read { conn, piece, begin: 0, len: 50 });
+        let [DiskEvent::Read { block, .. }] = &events[..] else { panic!("{events:?}") };
+        assert_eq!(block.iter().zip(&content[..50]).filter(|(a, b)| a != b).count(), 1);
+    }
+}

@@ -550,3 +550,6 @@ const SPLIT_CHANCE: f64 = 0.05;
 const SPINS_MAX: u32 = 1_000;
 /// The same for effects after one input.
 const EFFECTS_MAX: usize = 1_000_000;
+
+#[cfg(test)]
+mod tests;

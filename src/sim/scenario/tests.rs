@@ -4,6 +4,17 @@ use super::downloads;
 use super::lookups::{self, Options, Round};
 use crate::sim::churn::ChurnRates;
 
+// The options come first, with their seed: a panic in the middle of a run is replayed by them.
+fn run_lookups(options: Options) -> lookups::Report {
+    println!("{options:?}");
+    lookups::run(options)
+}
+
+fn run_downloads(options: downloads::Options) -> downloads::Report {
+    println!("{options:?}");
+    downloads::run(options)
+}
+
 // Every lookup ends and finds what was announced.
 fn assert_all_found(report: &lookups::Report) {
     println!("{report}");
@@ -20,7 +31,7 @@ fn assert_all_found(report: &lookups::Report) {
 fn thousand_nodes_find_what_was_announced_in_calm_and_in_storm() {
     let mut options = Options::new(1, 1_000);
     options.rounds = vec![Round::CALM, Round { loss: 0.10, dead_before: 0.30, ..Round::CALM }];
-    let report = lookups::run(options);
+    let report = run_lookups(options);
     assert_all_found(&report);
     assert_eq!(report.lonely, 0, "everybody knows others: {report}");
     assert_eq!(report.rounds[0].lookups, 500);
@@ -34,23 +45,23 @@ fn nodes_that_come_and_go_do_not_break_the_network() {
     options.churn = Some(ChurnRates { session, absence: Duration::from_secs(100) });
     options.settle_time = Duration::from_secs(600);
     options.rounds = vec![Round { loss: 0.05, hashes: 20, ..Round::CALM }];
-    assert_all_found(&lookups::run(options));
+    assert_all_found(&run_lookups(options));
 }
 
 #[test]
 fn random_small_networks_find_what_was_announced() {
     for seed in 0..5 {
-        assert_all_found(&lookups::run(Options::random(seed)));
+        assert_all_found(&run_lookups(Options::random(seed)));
     }
 }
 
 #[test]
 fn same_seed_makes_the_same_history_and_another_seed_another() {
     let options = Options::random(7);
-    let first = lookups::run(options.clone());
-    let second = lookups::run(options.clone());
+    let first = run_lookups(options.clone());
+    let second = run_lookups(options.clone());
     assert_eq!((first.trace, first.events), (second.trace, second.events), "seed 7 replays");
-    assert_ne!(first.trace, lookups::run(Options { seed: 8, ..options }).trace);
+    assert_ne!(first.trace, run_lookups(Options { seed: 8, ..options }).trace);
 }
 
 // Every downloader finishes, and with the right bytes.
@@ -64,7 +75,7 @@ fn assert_all_verified(report: &downloads::Report) {
 
 #[test]
 fn fifty_downloaders_get_everything_from_one_seeder_and_a_magnet_link() {
-    let report = downloads::run(downloads::Options::new(1, 50));
+    let report = run_downloads(downloads::Options::new(1, 50));
     assert_all_verified(&report);
     assert_eq!((report.hash_failures, report.metadata.len()), (0, 50));
 }
@@ -73,7 +84,7 @@ fn fifty_downloaders_get_everything_from_one_seeder_and_a_magnet_link() {
 fn liars_are_banned_and_everybody_else_completes() {
     let mut options = downloads::Options::new(2, 5);
     (options.liars, options.lie_rate) = (3, 0.3);
-    let report = downloads::run(options);
+    let report = run_downloads(options);
     assert_all_verified(&report);
     assert!(report.hash_failures > 0 && report.liars_banned > 0, "they lied: {report}");
 }
@@ -82,9 +93,9 @@ fn liars_are_banned_and_everybody_else_completes() {
 #[test]
 fn peers_that_promise_everything_and_send_nothing_cost_at_most_five_seconds() {
     let mut options = downloads::Options::new(5, 3);
-    let without = downloads::run(options);
+    let without = run_downloads(options);
     options.mutes = 3;
-    let with = downloads::run(options);
+    let with = run_downloads(options);
     assert_all_verified(&with);
     let lost = with.took.max().saturating_sub(without.took.max());
     assert!(lost <= Duration::from_secs(5), "{with}\nwithout: {without}");
@@ -93,15 +104,15 @@ fn peers_that_promise_everything_and_send_nothing_cost_at_most_five_seconds() {
 #[test]
 fn random_swarms_complete() {
     for seed in 0..8 {
-        assert_all_verified(&downloads::run(downloads::Options::random(seed)));
+        assert_all_verified(&run_downloads(downloads::Options::random(seed)));
     }
 }
 
 #[test]
 fn same_seed_makes_the_same_download() {
     let options = downloads::Options::random(3);
-    let (first, second) = (downloads::run(options), downloads::run(options));
+    let (first, second) = (run_downloads(options), run_downloads(options));
     assert_eq!((first.trace, first.events), (second.trace, second.events), "seed 3 replays");
-    let other = downloads::run(downloads::Options { seed: 4, ..options });
+    let other = run_downloads(downloads::Options { seed: 4, ..options });
     assert_ne!(first.trace, other.trace);
 }
