@@ -252,7 +252,7 @@ impl Torrent {
     pub(super) fn on_received(&mut self, now: Instant, conn: ConnId, received: Received) {
         match received {
             Received::Nothing => {}
-            Received::Block { block, data, late } => self.on_block(now, conn, block, data, late),
+            Received::Block { block, data, .. } => self.on_block(now, conn, block, data),
             Received::Request(block) => self.on_request(now, conn, block),
             Received::Handshake(theirs) => self.on_handshake(now, conn, &theirs),
             Received::Unchoked => self.refill(now, conn),

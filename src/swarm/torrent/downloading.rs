@@ -214,14 +214,7 @@ impl Torrent {
 
     // --- getting ------------------------------------------------------------------------------
 
-    pub(super) fn on_block(
-        &mut self,
-        now: Instant,
-        conn: ConnId,
-        block: BlockRef,
-        data: Bytes,
-        late: bool,
-    ) {
+    pub(super) fn on_block(&mut self, now: Instant, conn: ConnId, block: BlockRef, data: Bytes) {
         let len = data.len();
         self.download.add(len);
         let Some(piece) = self.content.as_ref().and_then(|c| c.layout.piece(block.piece)) else {
@@ -248,11 +241,8 @@ impl Torrent {
                     }
                 }
             }
-            BlockOutcome::Duplicate => self.wasted += len as u64,
-            BlockOutcome::Unrequested => {
-                debug_assert!(late, "what a connection awaits, the picker asked for");
-                self.wasted += len as u64;
-            }
+            // Given up, and asked of another peer or stored since.
+            BlockOutcome::Duplicate | BlockOutcome::Unrequested => self.wasted += len as u64,
         }
         self.refill(now, conn);
     }
