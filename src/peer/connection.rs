@@ -28,8 +28,6 @@ mod say;
 pub struct Connection {
     state: State,
     geometry: Option<Geometry>,
-    // Our extension handshake, until the peer's handshake says whether it wants it.
-    hello: Option<Bytes>,
     extensions: Option<ExtensionHandshake>,
     pieces: RemotePieces,
     allowed_fast: Vec<u32>,
@@ -72,18 +70,11 @@ struct Counters {
 }
 
 impl Connection {
-    /// A connection that we dialled. Our handshake goes out at once and `hello` when the peer's
-    /// handshake says that it understands it. Sending both together would save a round trip, but
-    /// aria2 (1.36) then never reads on: it loses sight of bytes behind the first handshake.
-    pub fn dial(
-        now: Instant,
-        ours: &Handshake,
-        hello: &ExtensionHandshake,
-        geometry: Option<Geometry>,
-    ) -> Self {
+    /// A connection that we dialled. Our handshake goes out at once, and nothing behind it: aria2
+    /// drops a peer that says more before it has answered.
+    pub fn dial(now: Instant, ours: &Handshake, geometry: Option<Geometry>) -> Self {
         let mut conn = Self::new(now, State::ExpectHandshake, geometry);
         conn.out.extend_from_slice(&ours.encode());
-        conn.hello = Some(hello.encode().into());
         conn
     }
 
@@ -91,15 +82,11 @@ impl Connection {
     pub fn accept(
         now: Instant,
         ours: &Handshake,
-        hello: &ExtensionHandshake,
         theirs: &Handshake,
         geometry: Option<Geometry>,
     ) -> Self {
         let mut conn = Self::new(now, State::open(theirs), geometry);
         conn.out.extend_from_slice(&ours.encode());
-        if theirs.supports_extensions() {
-            conn.say_extended(HANDSHAKE_ID, hello.encode().into());
-        }
         conn
     }
 
@@ -107,7 +94,6 @@ impl Connection {
         Self {
             state,
             geometry,
-            hello: None,
             extensions: None,
             pieces: RemotePieces::new(geometry),
             allowed_fast: Vec::new(),
@@ -138,9 +124,6 @@ impl Connection {
         if self.state == State::ExpectHandshake {
             let theirs = Handshake::decode(frame).map_err(|_| Misbehavior::BadHandshake)?;
             self.state = State::open(&theirs);
-            if let Some(hello) = self.hello.take().filter(|_| theirs.supports_extensions()) {
-                self.say_extended(HANDSHAKE_ID, hello);
-            }
             return Ok(Received::Handshake(theirs));
         }
         match Message::decode(frame).map_err(|_| Misbehavior::BadMessage)? {

@@ -13,7 +13,7 @@ use crate::wire::peer::{BlockRef, Message, PIECE_HEAD_LEN, piece_head};
 impl Connection {
     // --- what we say --------------------------------------------------------------------------
 
-    /// Tells our pieces, right after the handshakes; `None` as long as they are not counted.
+    /// Tells our pieces, before anything but the extension handshake; `None` as long as they are not counted.
     pub fn say_pieces(&mut self, have: Option<&Bitfield>) {
         match have {
             Some(have) if have.is_all() && self.is_fast() => self.say(&Message::HaveAll),
@@ -116,7 +116,8 @@ impl Connection {
         self.say_extended(id, Bytes::from(vec![u8::from(upload_only)]));
     }
 
-    /// Sends our extension handshake again: something in it has changed (BEP 10).
+    /// Sends our extension handshake (BEP 10), if the peer speaks the protocol: right after the
+    /// handshakes, and again when something in it has changed.
     pub fn say_hello(&mut self, hello: &ExtensionHandshake) {
         if self.is_extended() {
             self.say_extended(HANDSHAKE_ID, hello.encode().into());

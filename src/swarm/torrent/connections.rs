@@ -93,9 +93,8 @@ impl Torrent {
             self.outputs.push_back(Output::Close { conn, reason });
             return;
         }
-        let hello = self.hello(addr);
         let geometry = self.content.as_ref().map(super::Content::geometry);
-        let connection = Connection::dial(now, &self.handshake(), &hello, geometry);
+        let connection = Connection::dial(now, &self.handshake(), geometry);
         let source = self.candidates.source_of(addr).unwrap_or(PeerSource::Dht);
         let mut peer = Peer::new(connection, addr, source);
         peer.dial_addr = Some(addr);
@@ -122,9 +121,8 @@ impl Torrent {
             self.outputs.push_back(Output::Close { conn, reason });
             return;
         }
-        let hello = self.hello(addr);
         let geometry = self.content.as_ref().map(super::Content::geometry);
-        let connection = Connection::accept(now, &self.handshake(), &hello, &theirs, geometry);
+        let connection = Connection::accept(now, &self.handshake(), &theirs, geometry);
         self.insert(conn, Peer::new(connection, addr, PeerSource::Incoming));
         self.on_open(now, conn, &theirs);
     }
@@ -215,8 +213,10 @@ impl Torrent {
         } else {
             self.candidates.on_reached_unknown();
         }
+        let hello = self.hello(addr);
         let have = self.transfer.as_ref().map(|t| t.picker.have());
         let Some(peer) = self.peers.get_mut(&conn) else { return };
+        peer.conn.say_hello(&hello);
         peer.conn.say_pieces(have);
         if let Some(port) = self.config.dht_port {
             peer.conn.say_port(port);
