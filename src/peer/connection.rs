@@ -51,6 +51,8 @@ pub struct Connection {
     opened_at: Instant,
     heard_at: Instant,
     said_at: Instant,
+    /// When the peer last took something, or had taken everything.
+    taken_at: Instant,
     counters: Counters,
 }
 
@@ -112,6 +114,7 @@ impl Connection {
             opened_at: now,
             heard_at: now,
             said_at: now,
+            taken_at: now,
             counters: Counters::default(),
         }
     }
@@ -319,6 +322,10 @@ impl Connection {
             return Err(CloseReason::HandshakeTimeout);
         }
         if now.since(self.heard_at) >= IDLE_TIMEOUT {
+            return Err(CloseReason::Idle);
+        }
+        // One that talks and does not read holds what we say for ever.
+        if now.since(self.taken_at) >= IDLE_TIMEOUT && self.unsent > 0 {
             return Err(CloseReason::Idle);
         }
         if self.is_open() && now.since(self.said_at) >= KEEP_ALIVE_EVERY {

@@ -129,7 +129,7 @@ fn choked_requests_are_refused_and_a_choke_refuses_what_waits() {
 fn reads_stop_while_the_peer_does_not_take_what_it_asked() {
     let now = Instant::ZERO;
     let mut conn = open(now, None);
-    conn.handle_sent(usize::MAX);
+    conn.handle_sent(now, usize::MAX);
     conn.set_choking(false);
     for n in 0..1500 {
         conn.serve(block(n / 4 % 9, n % 4));
@@ -143,7 +143,7 @@ fn reads_stop_while_the_peer_does_not_take_what_it_asked() {
     }
     assert!((128 << 10..(1 << 20) + (256 << 10)).contains(&bytes), "{bytes}");
     assert_eq!(conn.upload.total(), 0);
-    conn.handle_sent(64 << 10);
+    conn.handle_sent(now, 64 << 10);
     assert!(conn.next_read().is_some());
     assert!(conn.upload.total() > 60 << 10);
 }
@@ -293,6 +293,25 @@ fn silence_ends_a_connection_and_ours_is_kept_alive() {
     assert_eq!(said(&mut conn), [Message::KeepAlive]);
     now += Duration::from_secs(30);
     assert_eq!(conn.tick(now), Err(CloseReason::Idle));
+}
+
+#[test]
+fn peer_that_talks_and_does_not_read_is_given_up() {
+    let mut now = Instant::ZERO;
+    let mut conn = open(now, None);
+    let mut ended = None;
+    for second in 0..300 {
+        now += Duration::from_secs(1);
+        conn.handle_frame(now, &Bytes::new()).unwrap();
+        conn.say_have(1);
+        conn.take_output(now);
+        // It reads for the first minute.
+        if second < 60 {
+            conn.handle_sent(now, 1000);
+        }
+        ended = ended.or(conn.tick(now).err().map(|reason| (second, reason)));
+    }
+    assert_eq!(ended, Some((190, CloseReason::Idle)));
 }
 
 #[test]

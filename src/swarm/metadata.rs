@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::limits::METADATA_SIZE_MAX;
 use crate::base::Instant;
+use crate::base::limits::METADATA_SIZE_MAX;
 use crate::peer::ConnId;
 use crate::wire::extension::METADATA_PIECE_LEN;
 
@@ -137,6 +137,11 @@ impl MetadataFetch {
     pub fn progress(&self) -> (usize, usize) {
         let copies = self.copies.values().map(|copy| (copy.arrived(), copy.size));
         copies.max_by_key(|(arrived, size)| arrived * 1000 / size).unwrap_or_default()
+    }
+
+    /// Does this peer say that it has the metadata?
+    pub fn has_giver(&self, conn: ConnId) -> bool {
+        self.copies.contains_key(&conn)
     }
 
     // Takes the turn from givers that went silent; and, if others wait, from those that are slow.

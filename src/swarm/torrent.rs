@@ -189,7 +189,7 @@ impl Torrent {
         self.now = now;
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         let before = peer.conn.upload.total();
-        peer.conn.handle_sent(bytes);
+        peer.conn.handle_sent(now, bytes);
         let blocks = peer.conn.upload.total() - before;
         self.upload.add(usize::try_from(blocks).unwrap_or(usize::MAX));
         self.read_ahead(conn);
@@ -347,6 +347,10 @@ impl Torrent {
             Phase::Checking | Phase::Stopped => {}
         }
         self.tend_uploads(now);
+        let is_full = self.peers.len() >= self.config.connections_max;
+        if is_full && self.candidates.ready() > 0 {
+            self.make_room(now);
+        }
         if self.ticks % PEX_TICKS == 1 {
             self.tell_peers(now);
         }

@@ -139,7 +139,7 @@ impl Connection {
         if self.out.is_empty() {
             return None;
         }
-        self.said_at = now;
+        self.on_said(now);
         self.unsent += self.out.len();
         Some(Bytes::from(std::mem::take(&mut self.out)))
     }
@@ -147,14 +147,22 @@ impl Connection {
     /// The head of a piece message, which goes out now with its block.
     pub fn block_head(&mut self, now: Instant, block: &BlockRef) -> [u8; PIECE_HEAD_LEN] {
         let len = block_bytes(block);
-        self.said_at = now;
+        self.on_said(now);
         self.unsent += PIECE_HEAD_LEN + len;
         self.unsent_blocks += len;
         piece_head(block.piece, block.begin, block.len)
     }
 
+    fn on_said(&mut self, now: Instant) {
+        self.said_at = now;
+        if self.unsent == 0 {
+            self.taken_at = now;
+        }
+    }
+
     /// The host wrote so many bytes.
-    pub fn handle_sent(&mut self, bytes: usize) {
+    pub fn handle_sent(&mut self, now: Instant, bytes: usize) {
+        self.taken_at = now;
         self.unsent = self.unsent.saturating_sub(bytes);
         // Small messages are not told from blocks; what is left bounds what blocks can be left.
         let blocks = self.unsent_blocks.min(self.unsent);

@@ -169,10 +169,15 @@ impl Torrent {
         None
     }
 
-    // Closes one connection that is of no use to either side, for one that may be.
-    fn make_room(&mut self, now: Instant) -> bool {
-        let idle = self.peers.iter().find(|(_, peer)| {
-            let wanted = peer.conn.is_interested() || peer.conn.is_peer_interested();
+    /// Closes one connection that is of no use to either side, for one that may be.
+    pub(super) fn make_room(&mut self, now: Instant) -> bool {
+        let fetching = self.phase == Phase::FetchingMetadata;
+        let idle = self.peers.iter().find(|(conn, peer)| {
+            let wanted = if fetching {
+                self.metadata.has_giver(**conn)
+            } else {
+                peer.conn.is_interested() || peer.conn.is_peer_interested()
+            };
             !wanted && now.since(peer.conn.opened_at()) >= IDLE_PLACE_TIME
         });
         let Some((conn, _)) = idle else { return false };
@@ -388,7 +393,8 @@ impl Torrent {
 const CLIENT: &str = concat!("trackless ", env!("CARGO_PKG_VERSION"));
 /// Connections from one public address: a few people behind one NAT.
 const CONNECTIONS_PER_IP_MAX: usize = 8;
-/// A connection in which nobody is interested keeps its place so long, if others want in.
-const IDLE_PLACE_TIME: Duration = Duration::from_secs(30);
+/// A connection in which nobody is interested keeps its place so long, if others want in: who
+/// wants something says so within a round trip or two.
+const IDLE_PLACE_TIME: Duration = Duration::from_secs(5);
 /// A connection that lasted so long was no accident.
 const USEFUL_TIME: Duration = Duration::from_secs(60);

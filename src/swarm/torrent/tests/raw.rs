@@ -213,6 +213,29 @@ fn exchanged_addresses_are_bounded_and_bogons_not_dialled() {
 }
 
 #[test]
+fn idle_connections_do_not_keep_others_out() {
+    let mut rig = Rig::new(true, true);
+    let accept = |rig: &mut Rig, n: u64| {
+        let id = PeerId::new([u8::try_from(n % 200).unwrap(); 20]);
+        let theirs = Handshake::new(rig.sample.info_hash(), id, true);
+        let from = SocketAddr::from(([10, 1, 0, 1], u16::try_from(1000 + n).unwrap()));
+        rig.torrent.handle_accepted(rig.now, ConnId(1000 + n), from, theirs);
+        rig.drain();
+    };
+    for n in 3..180 {
+        accept(&mut rig, n);
+    }
+    assert_eq!(rig.torrent.peers().len(), 100);
+    rig.later(Duration::from_secs(6));
+    rig.outputs.clear();
+    accept(&mut rig, 190);
+    let closed =
+        |conn| rig.outputs.iter().any(|o| matches!(o, Output::Close { conn: c, .. } if *c == conn));
+    assert!(!closed(ConnId(1190)));
+    assert_eq!(rig.torrent.peers().len(), 100);
+}
+
+#[test]
 fn dht_port_is_reported_once() {
     let mut rig = Rig::new(true, false);
     for port in 1..1000 {
