@@ -1,11 +1,13 @@
-//! The contract of the command line: streams, JSON, exit codes, help, and the verbs that need no
-//! network.
+//! The contract of the command line: streams, JSON, exit codes, help, the verbs that need no network, and
+//! those that do on a private one.
 
 use std::path::Path;
 
 use crate::rig::{self, Done};
 
+mod demo;
 mod handler;
+mod network;
 mod offline;
 mod streams;
 

@@ -1,9 +1,10 @@
 //! What the tests share: where the repository and the program are, how to run it with a deadline,
 //! and folders that vanish with their test.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 /// The program under test.
@@ -134,4 +135,61 @@ fn drain(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8
         let _ = from.read_to_end(&mut bytes);
         bytes
     })
+}
+
+/// A program that goes on until it is told to end; killed with its test.
+pub struct Running {
+    child: Child,
+    stdout: Receiver<String>,
+    stderr: Option<std::thread::JoinHandle<Vec<u8>>>,
+}
+
+impl Running {
+    /// Starts a command.
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (lines, stdout) = std::sync::mpsc::channel();
+        let reader = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            for line in reader.lines().map_while(Result::ok) {
+                if lines.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let stderr = Some(drain(child.stderr.take().unwrap()));
+        Self { child, stdout, stderr }
+    }
+
+    /// The next line on stdout.
+    #[track_caller]
+    pub fn line(&mut self) -> String {
+        match self.stdout.recv_timeout(DEADLINE) {
+            Ok(line) => line,
+            Err(error) => {
+                let done = self.end("KILL");
+                panic!("no line on stdout: {error}: {done:#?}")
+            }
+        }
+    }
+
+    /// Sends a signal and waits for the end; stdout holds the lines that [`Running::line`] left.
+    pub fn end(&mut self, name: &str) -> Done {
+        signal(&self.child, name);
+        let status = wait(&mut self.child, DEADLINE).expect("a signal ends it");
+        let stderr = self.stderr.take().map(|reader| reader.join().unwrap()).unwrap_or_default();
+        let stdout: Vec<_> = self.stdout.iter().collect();
+        Done {
+            status,
+            stdout: stdout.join("\n"),
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

@@ -1,8 +1,42 @@
-//! `info`: magnet links and torrents, without a network.
+//! `info`, `create` and `verify`: no network.
 
-use super::run;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{arg, run};
+use crate::rig;
 
 const HASH: &str = "0123456789abcdef0123456789abcdef01234567";
+
+// A folder with odd sizes, an empty file and a unicode name, and its torrent.
+struct Sample {
+    dir: tempfile::TempDir,
+    torrent: PathBuf,
+    magnet: String,
+}
+
+impl Sample {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("sample");
+        fs::create_dir_all(data.join("sub")).unwrap();
+        fs::write(data.join("a.bin"), vec![1; 40_000]).unwrap();
+        fs::write(data.join("empty"), b"").unwrap();
+        fs::write(data.join("sub/größe.txt"), vec![2; 12_345]).unwrap();
+        let torrent = dir.path().join("sample.torrent");
+        let args = ["create", arg(&data), "-o", arg(&torrent), "--piece-length", "16KiB"];
+        let done = rig::run(dir.path(), &args).expect(0);
+        Self { magnet: done.stdout.trim_end().to_owned(), dir, torrent }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join("sample").join(name)
+    }
+
+    fn verify(&self, dir: &Path, code: i32) -> serde_json::Value {
+        run(&["verify", "--json", arg(&self.torrent), arg(dir)]).expect(code).json()
+    }
+}
 
 #[test]
 fn info_shows_what_a_link_says() {
@@ -14,4 +48,118 @@ fn info_shows_what_a_link_says() {
     assert_eq!(json["files"], "0,3-5");
     let table = run(&["info", &link]).expect(0).stdout;
     assert!(table.contains(HASH) && table.contains("two words"), "{table}");
+}
+
+#[test]
+fn create_prints_the_magnet_link_and_info_agrees() {
+    let sample = Sample::new();
+    assert!(sample.magnet.starts_with("magnet:?xt=urn:btih:"), "{}", sample.magnet);
+    let json = run(&["info", "--json", arg(&sample.torrent)]).expect(0).json();
+    assert_eq!(json["magnet"], sample.magnet);
+    assert_eq!(json["bytes"], 52_345);
+    assert_eq!(json["piece_length"], 16_384);
+    assert_eq!(json["pieces"], 4);
+    let paths: Vec<_> =
+        json["files"].as_array().unwrap().iter().map(|f| f["path"].as_str().unwrap()).collect();
+    assert_eq!(paths, ["sample/a.bin", "sample/empty", "sample/sub/größe.txt"]);
+    let table = run(&["info", arg(&sample.torrent)]).expect(0).stdout;
+    assert!(table.contains("39.0 KiB  sample/a.bin"), "{table}");
+}
+
+#[test]
+fn create_makes_the_same_torrent_twice_and_replaces_only_by_force() {
+    let sample = Sample::new();
+    let first = fs::read(&sample.torrent).unwrap();
+    let data = sample.dir.path().join("sample");
+    let again = ["create", arg(&data), "-o", arg(&sample.torrent), "--piece-length", "16384"];
+    let refused = run(&again).expect(10);
+    assert!(refused.stderr.contains("exists already"), "{refused:#?}");
+    assert!(refused.stdout.is_empty(), "{refused:#?}");
+    let forced = run(&[&again[..], &["--force"]].concat()).expect(0);
+    assert_eq!(forced.stdout.trim_end(), sample.magnet);
+    assert_eq!(fs::read(&sample.torrent).unwrap(), first);
+}
+
+#[test]
+fn create_refuses_what_cannot_be_shared() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("x.torrent");
+    let nowhere = dir.path().join("nowhere");
+    run(&["create", arg(&nowhere), "-o", arg(&out)]).expect(2);
+    run(&["create", arg(dir.path()), "-o", arg(&out)]).expect(2);
+    run(&["create", "/dev/null", "-o", arg(&out)]).expect(2);
+    run(&["create", arg(dir.path()), "-o", arg(&out), "--piece-length", "100000"]).expect(2);
+    assert!(!out.exists());
+}
+
+#[test]
+fn create_without_a_place_to_write_names_it() {
+    let sample = Sample::new();
+    let nowhere = sample.dir.path().join("no/such/folder/x.torrent");
+    let done = run(&["create", arg(&sample.path("a.bin")), "-o", arg(&nowhere)]).expect(8);
+    assert!(done.stderr.contains("no/such/folder"), "{done:#?}");
+}
+
+#[test]
+fn verify_says_ok_for_each_file_when_all_match() {
+    let sample = Sample::new();
+    let done = run(&["verify", arg(&sample.torrent), arg(sample.dir.path())]).expect(0);
+    assert_eq!(
+        done.stdout,
+        "ok      sample/a.bin\nok      sample/empty\nok      sample/sub/größe.txt\n"
+    );
+    let json = sample.verify(sample.dir.path(), 0);
+    assert_eq!((&json["code"], &json["good_pieces"]), (&0.into(), &4.into()));
+}
+
+#[test]
+fn verify_names_the_bad_piece_of_a_changed_file() {
+    let sample = Sample::new();
+    let path = sample.path("a.bin");
+    let mut data = fs::read(&path).unwrap();
+    data[20_000] ^= 1;
+    fs::write(&path, data).unwrap();
+    let json = sample.verify(sample.dir.path(), 5);
+    assert_eq!(json["code"], 5);
+    assert_eq!(json["files"][0]["status"], "bad");
+    assert_eq!(json["files"][0]["bad_pieces"], serde_json::json!([1]));
+    assert_eq!(json["files"][2]["status"], "ok");
+    let done = run(&["verify", arg(&sample.torrent), arg(sample.dir.path())]).expect(5);
+    assert!(done.stdout.starts_with("bad     sample/a.bin\n"), "{done:#?}");
+    assert!(done.stderr.contains("pieces 1 do not match"), "{done:#?}");
+}
+
+#[test]
+fn verify_tells_missing_from_bad() {
+    let sample = Sample::new();
+    fs::remove_file(sample.path("empty")).unwrap();
+    fs::OpenOptions::new()
+        .write(true)
+        .open(sample.path("sub/größe.txt"))
+        .unwrap()
+        .set_len(9)
+        .unwrap();
+    let json = sample.verify(sample.dir.path(), 5);
+    let status: Vec<_> =
+        json["files"].as_array().unwrap().iter().map(|f| f["status"].as_str().unwrap()).collect();
+    assert_eq!(status[1..], ["missing", "bad"]);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let json = sample.verify(elsewhere.path(), 5);
+    assert_eq!(json["good_pieces"], 0);
+}
+
+#[test]
+fn damaged_torrent_ends_with_3() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.torrent");
+    for content in
+        [&b""[..], b"not bencode", b"d4:infoi1ee", b"d4:infod4:name1:xee", &[b'l'; 100_000]]
+    {
+        fs::write(&path, content).unwrap();
+        for args in [&["info", arg(&path)][..], &["verify", arg(&path), "."], &["get", arg(&path)]]
+        {
+            let done = run(args).expect(3);
+            assert!(done.stderr.contains("x.torrent"), "{args:?}: {done:#?}");
+        }
+    }
 }

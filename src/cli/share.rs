@@ -100,6 +100,11 @@ fn read_offer(path: &Path, data: Option<&Path>) -> Result<Offer, Failure> {
         // A path without a folder in it lies in this one.
         None => Path::new(".").join(path.parent().unwrap_or(Path::new(""))),
     };
+    let raw_name = String::from_utf8_lossy(&metainfo.info.name);
+    if ![layout.name(), &raw_name].iter().any(|name| dir.join(name).exists()) {
+        let error = format!("{}: not there", dir.join(layout.name()).display());
+        return Err(Failure::new(Code::Mismatch, error).advise(NAME_THE_DATA));
+    }
     Ok(Offer {
         info_hash: metainfo.info_hash,
         info: metainfo.info_bytes,
@@ -190,7 +195,7 @@ fn hear(share: &Share, event: &TorrentEvent, console: &Console) -> Result<(), Fa
         }
         TorrentEvent::Swarm(Event::Opened { have: 0, pieces }) if *pieces > 0 => {
             Err(Failure::new(Code::Mismatch, "none of the data matches the torrent")
-                .advise("name the folder that holds the data with --data DIR"))
+                .advise(NAME_THE_DATA))
         }
         TorrentEvent::Swarm(Event::Opened { have, pieces }) if have < pieces => {
             let name = escape(&share.name);
@@ -236,4 +241,5 @@ fn line(name: &str, status: &TorrentStatus) -> String {
     )
 }
 
+const NAME_THE_DATA: &str = "name the folder that holds the data with --data DIR";
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
