@@ -2,6 +2,7 @@
 //! clients. Nothing here leaves loopback.
 
 #![allow(clippy::disallowed_methods, reason = "tests watch real processes: they need the clock")]
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 mod cli;
 mod layering;

@@ -28,10 +28,10 @@ pub fn run(args: &CreateArgs, console: &Arc<Console>) -> Result<(), Failure> {
         private: args.private,
     };
     // An hour of hashing must not end in "exists".
-    if let Some(path) = args.output.as_deref().filter(|p| p.exists() && !args.force) {
-        if path != Path::new("-") {
-            return Err(exists(path));
-        }
+    if let Some(path) = args.output.as_deref().filter(|p| !args.force && *p != Path::new("-"))
+        && path.exists()
+    {
+        return Err(exists(path));
     }
     let worker = console.clone();
     let made = signals::interruptible(move || build(&plan, &worker))?;

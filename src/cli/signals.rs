@@ -25,10 +25,10 @@ impl Signals {
     /// The next one, as the exit code it stands for.
     pub async fn next(&mut self) -> Code {
         async fn recv(signal: &mut Option<Signal>) {
-            if let Some(signal) = signal {
-                if signal.recv().await.is_some() {
-                    return;
-                }
+            if let Some(signal) = signal
+                && signal.recv().await.is_some()
+            {
+                return;
             }
             pending::<()>().await;
         }
