@@ -4,7 +4,6 @@
 //! `cargo bench --bench disk -- /dev/shm`
 
 #![allow(clippy::print_stdout, reason = "a bench prints its figures")]
-
 #![expect(
     clippy::disallowed_methods,
     clippy::unwrap_used,

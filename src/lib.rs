@@ -2,13 +2,13 @@
 #![forbid(unsafe_code)]
 
 pub mod base;
-pub mod wire;
-pub mod dht;
-pub mod peer;
-pub mod swarm;
-pub mod engine;
-#[cfg(feature = "driver")]
-pub mod driver;
-pub mod sim;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod dht;
+#[cfg(feature = "driver")]
+pub mod driver;
+pub mod engine;
+pub mod peer;
+pub mod sim;
+pub mod swarm;
+pub mod wire;

@@ -29,10 +29,12 @@ pub const DATAGRAM_READ_MAX: usize = 8 * 1024;
 /// Bytes of a DHT datagram that we send: fits the smallest common path MTU with room to spare.
 pub const DATAGRAM_SEND_MAX: usize = 1_200;
 
-const _: () = assert!(PIECES_MAX / 8 + 16 <= PEER_MESSAGE_MAX, "the largest bitfield is one message");
+const _: () =
+    assert!(PIECES_MAX / 8 + 16 <= PEER_MESSAGE_MAX, "the largest bitfield is one message");
 const _: () = assert!(BLOCK_LEN as usize + 13 <= PEER_MESSAGE_MAX, "a block is one message");
 const _: () = assert!(DATAGRAM_SEND_MAX <= DATAGRAM_READ_MAX, "we can read what we send");
-const _: () = assert!(MESSAGE_TOKENS_MAX < TORRENT_TOKENS_MAX, "a torrent holds more than a message");
+const _: () =
+    assert!(MESSAGE_TOKENS_MAX < TORRENT_TOKENS_MAX, "a torrent holds more than a message");
 
 /// Accepted connections that have not yet sent their handshake. The oldest leaves for a new one.
 pub const HANDSHAKES_PENDING_MAX: usize = 200;

@@ -244,7 +244,11 @@ fn read_bytes(input: &[u8], at: usize) -> Result<(&[u8], usize), BencodeError> {
         match *input.get(i).ok_or(BencodeError::Truncated)? {
             b':' => break,
             d @ b'0'..=b'9' if len > 0 || i == at => {
-                len = len.checked_mul(10).ok_or(bad)?.checked_add(usize::from(d - b'0')).ok_or(bad)?;
+                len = len
+                    .checked_mul(10)
+                    .ok_or(bad)?
+                    .checked_add(usize::from(d - b'0'))
+                    .ok_or(bad)?;
             }
             b'0'..=b'9' => return Err(bad),
             _ => return Err(BencodeError::Unexpected(i)),
@@ -410,9 +414,30 @@ mod tests {
     #[test]
     fn sloppy_numbers_are_refused() {
         for bad in [
-            &b"i-0e"[..], b"i00e", b"i007e", b"i+5e", b"ie", b"i-e", b"i--1e", b"i1.5e", b"i 1e",
-            b"i99999999999999999999e", b"i9223372036854775808e", b"01:x", b"99999999999999999999999:x",
-            b"-1:x", b"i1", b"1", b"1:", b"x", b"", b"e", b"de1:a", b"d1:ae", b"di1ei2ee", b"dlei1ee",
+            &b"i-0e"[..],
+            b"i00e",
+            b"i007e",
+            b"i+5e",
+            b"ie",
+            b"i-e",
+            b"i--1e",
+            b"i1.5e",
+            b"i 1e",
+            b"i99999999999999999999e",
+            b"i9223372036854775808e",
+            b"01:x",
+            b"99999999999999999999999:x",
+            b"-1:x",
+            b"i1",
+            b"1",
+            b"1:",
+            b"x",
+            b"",
+            b"e",
+            b"de1:a",
+            b"d1:ae",
+            b"di1ei2ee",
+            b"dlei1ee",
             b"18446744073709551615:x",
         ] {
             assert!(read(bad).is_err(), "{:?}", String::from_utf8_lossy(bad));
@@ -431,7 +456,8 @@ mod tests {
         assert_eq!(read(&vec![b'l'; 1 << 20]), Err(BencodeError::TooDeep));
         let dicts = b"d1:a".repeat(300);
         assert_eq!(read(&dicts), Err(BencodeError::TooDeep));
-        let many = [b"l".to_vec(), b"i1e".repeat(Limits::MESSAGE.tokens_max), b"e".to_vec()].concat();
+        let many =
+            [b"l".to_vec(), b"i1e".repeat(Limits::MESSAGE.tokens_max), b"e".to_vec()].concat();
         assert_eq!(read(&many), Err(BencodeError::TooMany));
     }
 
@@ -469,15 +495,22 @@ mod tests {
     fn tree() -> impl Strategy<Value = Vec<u8>> {
         let leaf = prop_oneof![
             any::<i64>().prop_map(|n| format!("i{n}e").into_bytes()),
-            prop::collection::vec(any::<u8>(), 0..20)
-                .prop_map(|b| [format!("{}:", b.len()).into_bytes(), b].concat()),
+            prop::collection::vec(any::<u8>(), 0..20).prop_map(|b| [
+                format!("{}:", b.len()).into_bytes(),
+                b
+            ]
+            .concat()),
         ];
         leaf.prop_recursive(8, 64, 6, |inner| {
             let key = prop::collection::vec(any::<u8>(), 0..5)
                 .prop_map(|b| [format!("{}:", b.len()).into_bytes(), b].concat());
             prop_oneof![
-                prop::collection::vec(inner.clone(), 0..6)
-                    .prop_map(|v| [b"l".to_vec(), v.concat(), b"e".to_vec()].concat()),
+                prop::collection::vec(inner.clone(), 0..6).prop_map(|v| [
+                    b"l".to_vec(),
+                    v.concat(),
+                    b"e".to_vec()
+                ]
+                .concat()),
                 prop::collection::vec((key, inner), 0..6).prop_map(|v| {
                     let body: Vec<u8> = v.into_iter().flat_map(|(k, v)| [k, v].concat()).collect();
                     [b"d".to_vec(), body, b"e".to_vec()].concat()
