@@ -116,3 +116,15 @@ fn same_seed_makes_the_same_download() {
     let other = run_downloads(downloads::Options { seed: 4, ..options });
     assert_ne!(first.trace, other.trace);
 }
+
+// A soak: `TRACKLESS_SIM_SEEDS=1000..1100 cargo test --release --lib soak -- --ignored`.
+#[test]
+#[ignore = "runs for minutes"]
+fn soak_of_random_scenarios() {
+    let range = std::env::var("TRACKLESS_SIM_SEEDS").unwrap_or_else(|_| "100..150".to_owned());
+    let (from, to) = range.split_once("..").expect("FROM..TO");
+    for seed in from.parse().expect("a number")..to.parse().expect("a number") {
+        assert_all_found(&run_lookups(Options::random(seed)));
+        assert_all_verified(&run_downloads(downloads::Options::random(seed)));
+    }
+}
