@@ -8,20 +8,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::base::addr::Family;
-use crate::base::{Instant, Seed};
+use crate::base::{InfoHash, Instant, Seed};
 use crate::driver::clock::Clock;
 use crate::driver::command::{Added, Command, DhtCommand};
 use crate::driver::disk::{DiskPool, StorageConfig, StorageMode};
-use crate::driver::node_state;
 use crate::driver::session::{Bound, node_config};
 use crate::driver::tcp::{self, Handle, Input, Item};
 use crate::driver::udp::UdpSockets;
 use crate::driver::{
     AddTorrent, DhtStage, NodeStatus, Output, SessionConfig, SessionStatus, TorrentEvent,
-    TorrentStatus, dns,
+    TorrentStatus, dns, node_state, resume,
 };
 use crate::engine::{self, AddError, CommandId, Engine, Event, NodeEvent, SocketId, TorrentId};
 use crate::peer::ConnId;
@@ -321,7 +321,7 @@ impl EventLoop {
     fn add(&mut self, add: AddTorrent) -> Result<Added, AddError> {
         let mut request = engine::AddTorrent::new(add.info_hash);
         request.metadata_only = add.output == Output::None;
-        request.info = add.info;
+        request.info = add.info.or_else(|| self.remembered(&add.output, add.info_hash));
         request.peers = add.peers;
         request.wanted = add.wanted;
         request.sequential = add.sequential;
@@ -340,6 +340,12 @@ impl EventLoop {
         let (news, events) = mpsc::channel(TORRENT_EVENTS_QUEUED_MAX);
         self.torrents.insert(id, news);
         Ok((id, events))
+    }
+
+    // A download that began before needs nobody to tell its info dictionary again.
+    fn remembered(&self, output: &Output, info_hash: InfoHash) -> Option<Bytes> {
+        let dir = self.config.state_dir.as_deref()?;
+        matches!(output, Output::Download(_)).then(|| resume::saved_info(dir, &info_hash))?
     }
 
     // The workers start with the first torrent that stores something.

@@ -103,15 +103,19 @@ impl Discovery {
         self.fruitless = self.fruitless.saturating_add(1);
         let renew =
             self.last_announce.map_or(ANNOUNCE_EVERY, |at| (at + ANNOUNCE_EVERY).since(now));
-        // An announce that nobody took is as urgent as a search that found nobody.
-        let unheard = self.last_announce.is_some() && self.done.announced == 0;
-        let wait = if need != Need::Nothing || unheard { retry.min(renew) } else { renew };
+        // An announce that few nodes hold is renewed as soon as more are wanted.
+        let wait = if need != Need::Nothing || self.is_thin() { retry.min(renew) } else { renew };
         self.next_at = Some(now + wait);
     }
 
     /// The lookup named new peers: the next search may start its back-off anew.
     pub(super) fn on_peers(&mut self, count: usize) {
         self.done.peers_found += count;
+    }
+
+    /// Do too few nodes hold our announce, as far as we know?
+    pub(super) fn is_thin(&self) -> bool {
+        self.last_announce.is_some() && self.done.announced < ANNOUNCED_WANTED
     }
 
     /// The table grew, or peers are wanted again: look now rather than at the end of the back-off.
@@ -145,6 +149,8 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 /// The same for a torrent that has somebody and could use more.
 const MORE_FIRST: Duration = Duration::from_secs(15);
 const MORE_MAX: Duration = Duration::from_secs(5 * 60);
+/// Nodes that should hold our announce: the closest bucket (BEP 5).
+const ANNOUNCED_WANTED: usize = 8;
 /// Nodes keep an announce for 15 minutes or more; a minute early allows for a slow lookup.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(14 * 60);
 
@@ -202,6 +208,15 @@ mod tests {
         let pauses: Vec<u64> =
             (0..6).map(|_| one_round(&mut d, Instant::ZERO, 0, Need::More).as_secs()).collect();
         assert_eq!(pauses, [15, 30, 60, 120, 240, 300]);
+    }
+
+    #[test]
+    fn announce_that_few_nodes_hold_is_renewed_soon() {
+        let mut d = Discovery::start(Instant::ZERO);
+        assert_eq!(one_round(&mut d, Instant::ZERO, 2, Need::Nothing), MORE_FIRST);
+        assert!(d.is_thin());
+        assert_eq!(one_round(&mut d, Instant::ZERO, 8, Need::Nothing), ANNOUNCE_EVERY);
+        assert!(!d.is_thin());
     }
 
     #[test]

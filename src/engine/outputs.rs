@@ -1,10 +1,10 @@
 //! What comes out of the cores: carried on to the host, or across to the other side. Here a peer
 //! that a lookup named becomes a candidate, and a lonely torrent's lookup is started.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::base::Instant;
-use crate::base::addr::Family;
+use crate::base::addr::{Family, is_private};
 use crate::base::time::soonest;
 use crate::dht::{self, LookupId};
 use crate::engine::discovery::{Discovery, Need};
@@ -172,18 +172,31 @@ impl Engine {
             }
             dht::Event::TableGrew { .. } => self.hurry_lonely(now),
             dht::Event::ExternalAddress(ip) => {
+                self.on_external_address(ip);
                 self.outputs.push_back(Output::Event(Event::ExternalAddress(socket, ip)));
             }
             dht::Event::IdChanged(_) => {}
         }
     }
 
-    // The table grew: whoever has no peers looks again now.
+    fn on_external_address(&mut self, ip: IpAddr) {
+        let Some(port) = self.config.listen_port else { return };
+        // One address of each family; a new one replaces the old.
+        self.own_addrs.retain(|a| is_private(a.ip()) || a.is_ipv4() != ip.is_ipv4());
+        self.own_addrs.push(SocketAddr::new(ip, port));
+        for slot in self.torrents.values_mut() {
+            slot.torrent.set_own_addrs(&self.own_addrs);
+        }
+    }
+
+    // The table grew: whoever has no peers, or is hardly announced, looks again now.
     fn hurry_lonely(&mut self, now: Instant) {
         let lonely: Vec<TorrentId> = self
             .torrents
             .iter()
-            .filter(|(_, s)| s.discovery.is_some() && s.torrent.is_lonely())
+            .filter(|(_, s)| {
+                s.discovery.as_ref().is_some_and(|d| s.torrent.is_lonely() || d.is_thin())
+            })
             .map(|(id, _)| *id)
             .collect();
         for id in lonely {

@@ -31,6 +31,8 @@ pub struct Engine {
     pub(super) by_hash: BTreeMap<InfoHash, TorrentId>,
     // When each torrent wants to be woken; kept in step with `Slot::wake`.
     pub(super) wakes: BTreeSet<(Instant, TorrentId)>,
+    // Where we are reached, as far as known: never dialled, and the reference of BEP 40.
+    pub(super) own_addrs: Vec<SocketAddr>,
     pub(super) connections: Connections,
     pub(super) lookups: BTreeMap<(SocketId, LookupId), Asker>,
     pub(super) pings: BTreeMap<(SocketId, PingId), CommandId>,
@@ -67,6 +69,7 @@ impl Engine {
     /// An engine with its nodes, and no torrent yet.
     pub fn new(config: Config, seed: Seed, now: Instant) -> Engine {
         let mut rng = Rng::from_seed(seed);
+        let own_addrs = config.nodes.iter().flat_map(|n| n.own_addrs.clone()).collect();
         let nodes = config.nodes.iter().map(|n| {
             let mut node = Node::new(n.dht.clone(), n.id, rng.fork(), now);
             node.set_self_addrs(n.own_addrs.clone());
@@ -82,6 +85,7 @@ impl Engine {
             torrents: BTreeMap::new(),
             by_hash: BTreeMap::new(),
             wakes: BTreeSet::new(),
+            own_addrs,
             connections,
             lookups: BTreeMap::new(),
             pings: BTreeMap::new(),
@@ -252,7 +256,11 @@ impl Engine {
         };
         self.torrents.insert(id, slot);
         self.by_hash.insert(add.info_hash, id);
-        self.with_torrent(now, id, |t| t.add_peers(now, PeerSource::Given, &add.peers));
+        let own = self.own_addrs.clone();
+        self.with_torrent(now, id, |t| {
+            t.set_own_addrs(&own);
+            t.add_peers(now, PeerSource::Given, &add.peers);
+        });
         Ok(id)
     }
 
