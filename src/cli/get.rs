@@ -21,7 +21,7 @@ use super::progress::Progress;
 use super::selection::Selection;
 use super::stage::plural;
 use crate::base::InfoHash;
-use crate::driver::{AddTorrent, Output, Session, Torrent};
+use crate::driver::{AddTorrent, Output, Session, Torrent, resume};
 use crate::swarm::layout::Layout;
 use crate::wire::metainfo::Info;
 
@@ -180,6 +180,9 @@ async fn request(order: &Order, job: &Job) -> AddTorrent {
     match &job.source {
         Source::Link(link) => {
             request.peers = online::peers(&order.network.peers, &link.peers).await;
+            // A link that was resolved by an earlier run is not resolved again.
+            let state = order.network.state_dir.as_deref();
+            request.info = state.and_then(|dir| resume::saved_info(dir, &link.info_hash));
         }
         Source::Torrent(metainfo) => {
             request.peers = order.network.peers.clone();
