@@ -5,6 +5,20 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 mod cli;
+mod clients;
+mod crash;
+mod hostile_dht;
+mod hostile_leech;
+mod hostile_lookup;
+mod hostile_metadata;
+mod hostile_peer;
+mod interop;
 mod layering;
+mod magnets;
+mod process;
+mod regressions;
 mod rig;
+mod storage;
 mod tidy;
+mod torrents;
+mod world;

@@ -1,0 +1,117 @@
+//! `kill -9` at any moment, twenty times in one download: what was verified is never fetched again,
+//! and what is reported as complete is.
+
+use trackless::base::Rng;
+
+use crate::world::{Content, Program, Script, Seeder, World, secs};
+
+/// A download that is killed again and again.
+struct Crashing {
+    world: World,
+    content: Content,
+    seeders: Vec<Seeder>,
+    addr: std::net::SocketAddr,
+    out: std::path::PathBuf,
+    fetched_twice: usize,
+}
+
+impl Crashing {
+    fn new(content: Content, seeders: usize, pace_ms: u64) -> Self {
+        let world = World::new();
+        // Slow enough that a kill always lands in the middle: the pace is what is simulated.
+        let slow = Script::honest().on_block(move |talk, block| {
+            std::thread::sleep(std::time::Duration::from_millis(pace_ms));
+            talk.send_block(block)
+        });
+        let start = |_| Seeder::start(world.addr(), &content, slow.clone());
+        let seeders = (0..seeders).map(start).collect();
+        let (addr, out) = (world.addr(), world.folder("out"));
+        Self { world, content, seeders, addr, out, fetched_twice: 0 }
+    }
+
+    fn start(&self) -> Program {
+        let peers: Vec<_> = self.seeders.iter().map(|s| s.addr).collect();
+        self.world.get_at(self.addr, &self.content.magnet(), &self.out, &peers).start()
+    }
+
+    /// Runs until the seeders have sent this many blocks more, then kills; checks that nothing was
+    /// asked for that was good when the run began. False if the download was complete before.
+    fn run_and_kill(&mut self, blocks: usize) -> bool {
+        let good = self.content.good_pieces(&self.out);
+        self.seeders.iter().for_each(Seeder::forget);
+        let mut download = self.start();
+        let share = blocks.div_ceil(self.seeders.len());
+        let mut complete = false;
+        crate::world::eventually("blocks were sent, or it ended", secs(60), || {
+            complete = download.poll().is_some();
+            let sent: usize = self.seeders.iter().map(|s| s.log().blocks_sent).sum();
+            (complete || sent >= share * self.seeders.len()).then_some(())
+        });
+        if complete {
+            download.wait(secs(5)).expect(0, "a download that was killed before");
+        } else {
+            download.kill();
+        }
+        self.note_refetched(&good);
+        !complete
+    }
+
+    fn note_refetched(&mut self, good: &[bool]) {
+        for seeder in &self.seeders {
+            for block in seeder.log().blocks {
+                if good.get(block.piece as usize) == Some(&true) {
+                    self.fetched_twice += 1;
+                    eprintln!("{block:?} was good before and was asked for again");
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        let good = self.content.good_pieces(&self.out);
+        self.seeders.iter().for_each(Seeder::forget);
+        self.start().wait(secs(120)).expect(0, "the last run");
+        self.note_refetched(&good);
+        self.content.assert_in(&self.out);
+        assert_eq!(self.fetched_twice, 0, "blocks of verified pieces were fetched twice");
+    }
+}
+
+fn twenty_kills(mut crashing: Crashing, seed: u8, blocks_max: usize) {
+    println!("seed {seed}");
+    let mut rng = Rng::from_seed([seed; 32]);
+    for kill in 0..20 {
+        let blocks = 1 + rng.below(blocks_max);
+        assert!(crashing.run_and_kill(blocks), "complete before kill {kill}: nothing was tested");
+    }
+    crashing.finish();
+}
+
+#[test]
+fn twenty_kills_lose_no_verified_piece() {
+    twenty_kills(Crashing::new(Content::tree(41, 10_000_000, 65_536), 1, 2), 41, 40);
+}
+
+#[test]
+fn twenty_kills_with_several_peers_lose_no_verified_piece() {
+    twenty_kills(Crashing::new(Content::single(42, 12_000_000, 131_072), 3, 4), 42, 45);
+}
+
+#[test]
+fn kills_before_the_first_piece_leave_nothing_broken() {
+    let mut crashing = Crashing::new(Content::tree(43, 400_000, 65_536), 1, 1);
+    for _ in 0..5 {
+        assert!(crashing.run_and_kill(1));
+    }
+    crashing.finish();
+}
+
+#[test]
+fn magnet_is_not_resolved_again_after_a_kill() {
+    let content = Content::single(44, 3_000_000, 65_536).with_info_padding(40_000);
+    let mut crashing = Crashing::new(content, 1, 2);
+    assert!(crashing.run_and_kill(20));
+    crashing.finish();
+    let asked = crashing.seeders[0].log().metadata_requests;
+    assert_eq!(asked, 0, "the info dictionary was fetched twice");
+}

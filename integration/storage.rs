@@ -1,0 +1,367 @@
+//! Disks that are full, forbidden, changed behind our back, or used by two at once: a clear word,
+//! the exit code that scripts know, and a download that can go on.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::world::{Content, Launch, Script, Seeder, World, have, installed, root, secs};
+
+fn honest(world: &World, content: &Content) -> Seeder {
+    Seeder::start(world.addr(), content, Script::honest())
+}
+
+/// Honest at this pace: there is time to do something in the middle.
+fn slow(world: &World, content: &Content, pace: Duration) -> Seeder {
+    let script = Script::honest().on_block(move |talk, block| {
+        std::thread::sleep(pace);
+        talk.send_block(block)
+    });
+    Seeder::start(world.addr(), content, script)
+}
+
+/// A small file system in memory, unmounted with the test.
+struct Tmpfs(std::path::PathBuf);
+
+impl Tmpfs {
+    fn mount(dir: &Path, size: &str) -> Option<Self> {
+        let options = format!("size={size}");
+        let mount = Launch::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(dir);
+        (mount.run(secs(10)).code == 0).then(|| Self(dir.to_owned()))
+    }
+
+    fn resize(&self, size: &str) {
+        let options = format!("remount,size={size}");
+        Launch::new("mount").args(["-o", &options]).arg(&self.0).run(secs(10)).expect(0, "remount");
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn full_disk_ends_with_8_and_goes_on_when_there_is_space() {
+    if !have(root()) {
+        return;
+    }
+    let world = World::new();
+    let out = world.folder("out");
+    let Some(disk) = Tmpfs::mount(&out, "4m") else {
+        have(Err("mounting a tmpfs is not permitted".to_owned()));
+        return;
+    };
+    let content = Content::tree(51, 9_000_000, 65_536);
+    let seeder = honest(&world, &content);
+    let addr = world.addr();
+    let get = || world.get_at(addr, &content.magnet(), &out, &[seeder.addr]);
+    let ended = get().run(secs(60)).expect(8, "a download onto a full disk");
+    assert!(ended.stderr.contains("out"), "the path is not named: {}", ended.stderr);
+    let lines = ended.stderr.lines().count();
+    assert!(lines < 50, "{lines} lines for one full disk");
+    // Again without space: the same, and no loop.
+    get().run(secs(60)).expect(8, "a second try onto a full disk");
+    let good = content.good_pieces(&out);
+    disk.resize("64m");
+    seeder.forget();
+    get().run(secs(60)).expect(0, "with space");
+    content.assert_in(&out);
+    let again = seeder.log().blocks.iter().filter(|b| good[b.piece as usize]).count();
+    assert_eq!(again, 0, "blocks of good pieces were fetched again");
+}
+
+#[test]
+fn forbidden_folder_ends_with_9() {
+    let world = World::new();
+    let content = Content::single(52, 100_000, 32_768);
+    let seeder = honest(&world, &content);
+    let (out, addr) = (world.folder("out"), world.addr());
+    let permit = |path: &Path, mode: u32| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    permit(&out, 0o555);
+    let mut get = world.get_at(addr, &content.magnet(), &out, &[seeder.addr]);
+    if root().is_ok() {
+        // Root may write anywhere: become somebody who may not.
+        if !have(installed("setpriv")) {
+            return;
+        }
+        permit(world.dir(), 0o755);
+        permit(&world.dir().join("home"), 0o777);
+        permit(&world.dir().join(format!("state-{}", addr.ip())), 0o777);
+        let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+        let program = world.dir().join("trackless");
+        std::fs::copy(crate::world::TRACKLESS, &program).unwrap();
+        get = get.with_program(&program).behind("setpriv", nobody);
+    }
+    let ended = get.run(secs(60)).expect(9, "a download into a read-only folder");
+    assert!(ended.stderr.contains("out"), "the path is not named: {}", ended.stderr);
+    assert!(seeder.log().blocks.len() < 1000, "{} requests", seeder.log().blocks.len());
+    permit(&out, 0o755);
+}
+
+#[test]
+fn second_process_on_one_download_ends_with_10() {
+    let world = World::new();
+    let content = Content::single(53, 4_000_000, 65_536);
+    let seeder = slow(&world, &content, Duration::from_millis(10));
+    let (out, first_addr) = (world.folder("out"), world.addr());
+    let first = world.get_at(first_addr, &content.magnet(), &out, &[seeder.addr]).start();
+    assert!(seeder.wait(secs(30), |log| log.blocks_sent > 10), "{}", first.last_words());
+    // Another state folder, and the same one.
+    let second = world.get(&content.magnet(), &out, &[seeder.addr]);
+    let ended = second.run(secs(60)).expect(10, "a second process");
+    assert!(!ended.stderr.is_empty(), "it does not say why");
+    let third = world
+        .trackless(["get", &content.magnet(), "--no-dht", "--state-dir"])
+        .arg(world.dir().join(format!("state-{}", first_addr.ip())))
+        .args(["--listen", &world.addr().to_string(), "--peer", &seeder.addr.to_string(), "-o"])
+        .arg(&out);
+    third.run(secs(60)).expect(10, "a third process with the state of the first");
+    first.wait(secs(120)).expect(0, "the first process");
+    content.assert_in(&out);
+    // The lock is gone with its holder, also when that was killed.
+    let killed = world.get_at(first_addr, &content.magnet(), &out, &[seeder.addr]).start();
+    killed.kill();
+    let again = world.get_at(first_addr, &content.magnet(), &out, &[seeder.addr]);
+    again.run(secs(60)).expect(0, "after a process that was killed");
+}
+
+#[test]
+fn folder_removed_in_the_middle_is_never_reported_complete() {
+    let world = World::new();
+    let content = Content::tree(54, 1_500_000, 65_536);
+    let seeder = slow(&world, &content, Duration::from_millis(5));
+    let out = world.folder("out");
+    let download = world.get(&content.magnet(), &out, &[seeder.addr]).start();
+    assert!(seeder.wait(secs(30), |log| log.blocks_sent > 40), "{}", download.last_words());
+    std::fs::remove_dir_all(out.join(&content.name)).unwrap();
+    let ended = download.wait(secs(120));
+    if ended.code == 0 {
+        content.assert_in(&out);
+    } else {
+        assert!(!ended.stderr.is_empty(), "it ended with {} and no word", ended.code);
+    }
+    // Either way the next run makes it whole.
+    let addr = world.addr();
+    world
+        .get_at(addr, &content.magnet(), &out, &[seeder.addr])
+        .run(secs(120))
+        .expect(0, "after the folder was removed");
+    content.assert_in(&out);
+}
+
+#[test]
+fn few_descriptors_are_enough_for_many_files_and_peers() {
+    if !have(installed("prlimit")) {
+        return;
+    }
+    let world = World::new();
+    let content = Content::many(55, 500, 2000, 32_768);
+    let seeders: Vec<_> = (0..20).map(|_| honest(&world, &content)).collect();
+    let peers: Vec<_> = seeders.iter().map(|s| s.addr).collect();
+    let out = world.folder("out");
+    world
+        .get(&content.magnet(), &out, &peers)
+        .behind("prlimit", ["--nofile=64", "--"])
+        .run(secs(120))
+        .expect(0, "500 files with 64 descriptors");
+    content.assert_in(&out);
+}
+
+#[test]
+fn file_changed_after_the_download_is_noticed_and_mended() {
+    let world = World::new();
+    let content = Content::tree(56, 700_000, 65_536);
+    let seeder = honest(&world, &content);
+    let (out, addr) = (world.folder("out"), world.addr());
+    let get = || world.get_at(addr, &content.magnet(), &out, &[seeder.addr]);
+    get().run(secs(60)).expect(0, "the first download");
+    let big = out.join(content.path(5));
+    let whole = std::fs::read(&big).unwrap();
+    type Damage<'a> = (&'a str, Box<dyn Fn()>);
+    let (path, data) = (big.clone(), whole.clone());
+    let cut: Box<dyn Fn()> =
+        Box::new(move || std::fs::write(&path, &data[..data.len() - 1]).unwrap());
+    let (path, data) = (big.clone(), whole.clone());
+    let replaced: Box<dyn Fn()> = Box::new(move || {
+        let mut other = data.clone();
+        other[300_000] ^= 1;
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, other).unwrap();
+    });
+    let path = big.clone();
+    let emptied: Box<dyn Fn()> = Box::new(move || std::fs::write(&path, b"").unwrap());
+    let path = big.clone();
+    let removed: Box<dyn Fn()> = Box::new(move || std::fs::remove_file(&path).unwrap());
+    let (path, data) = (big.clone(), whole.clone());
+    let longer: Box<dyn Fn()> =
+        Box::new(move || std::fs::write(&path, [&data[..], b"more"].concat()).unwrap());
+    let cases: Vec<Damage> = vec![
+        ("cut by one byte", cut),
+        ("replaced by one of equal size", replaced),
+        ("emptied", emptied),
+        ("removed", removed),
+        ("made longer", longer),
+    ];
+    for (what, damage) in cases {
+        damage();
+        seeder.forget();
+        get().run(secs(60)).expect(0, what);
+        content.assert_in(&out);
+        if what.starts_with("cut") || what.starts_with("replaced") {
+            let pieces: std::collections::BTreeSet<_> =
+                seeder.log().blocks.iter().map(|b| b.piece).collect();
+            assert!(pieces.len() <= 2, "{what}: {} pieces were fetched for one", pieces.len());
+        }
+    }
+}
+
+#[test]
+fn verify_names_what_is_bad_and_missing() {
+    let world = World::new();
+    let content = Content::tree(57, 300_000, 32_768);
+    let there = world.folder("there");
+    content.write_to(&there);
+    let torrent = world.dir().join("it.torrent");
+    std::fs::write(&torrent, content.torrent()).unwrap();
+    let verify = || world.trackless(["verify"]).arg(&torrent).arg(&there).run(secs(60));
+    verify().expect(0, "verify of what is whole");
+    // Another file of equal size, and none at all.
+    let big = there.join(content.path(5));
+    let mut data = std::fs::read(&big).unwrap();
+    data[123_456] ^= 1;
+    std::fs::remove_file(&big).unwrap();
+    std::fs::write(&big, data).unwrap();
+    std::fs::remove_file(there.join(content.path(6))).unwrap();
+    let ended = verify().expect(5, "verify of what is damaged");
+    let line = |name: &str| ended.stdout.lines().find(|l| l.contains(name)).unwrap_or_default();
+    assert!(line("big.bin").contains("bad"), "{}", ended.stdout);
+    assert!(line("x.txt").contains("missing"), "{}", ended.stdout);
+    assert!(line("one-byte").contains("ok"), "{}", ended.stdout);
+}
+
+#[test]
+fn damaged_resume_state_costs_a_recheck_and_no_byte() {
+    let world = World::new();
+    let content = Content::tree(58, 1_000_000, 65_536);
+    let seeder = honest(&world, &content);
+    let (out, addr) = (world.folder("out"), world.addr());
+    let get = || world.get_at(addr, &content.magnet(), &out, &[seeder.addr]);
+    get().run(secs(60)).expect(0, "the first download");
+    let state = world.dir().join(format!("state-{}", addr.ip()));
+    let files = files_below(&state);
+    assert!(!files.is_empty(), "no state was kept in {}", state.display());
+    let wholes: Vec<_> = files.iter().map(|f| std::fs::read(f).unwrap()).collect();
+    type Damage = fn(&[u8]) -> Vec<u8>;
+    let damages: [(&str, Damage); 6] = [
+        ("emptied", |_| Vec::new()),
+        ("cut to one byte", |b| b[..1.min(b.len())].to_vec()),
+        ("cut in the middle", |b| b[..b.len() / 2].to_vec()),
+        ("zeroed", |b| vec![0; b.len()]),
+        ("garbage", |b| crate::world::content::bytes(1, 1, b.len().max(64))),
+        ("one bit wrong", |b| {
+            let mut b = b.to_vec();
+            if let Some(byte) = b.last_mut() {
+                *byte ^= 1;
+            }
+            b
+        }),
+    ];
+    for (what, damage) in damages {
+        for (file, whole) in files.iter().zip(&wholes) {
+            let _ = std::fs::create_dir_all(file.parent().unwrap());
+            std::fs::write(file, damage(whole)).unwrap();
+        }
+        seeder.forget();
+        get().run(secs(60)).expect(0, what);
+        content.assert_in(&out);
+        let fetched = seeder.log().blocks.len();
+        assert_eq!(fetched, 0, "{what}: {fetched} blocks were fetched though all data is there");
+    }
+}
+
+#[test]
+fn damaged_node_state_is_set_aside_with_a_warning() {
+    let world = World::new();
+    let addr = world.addr();
+    let dht = world.dht(3);
+    let node = || {
+        let node = world.trackless_at(addr, ["node", "--status-interval", "1s"]);
+        node.args(dht.bootstrap_flags()).start()
+    };
+    let probe = crate::world::krpc::Probe::at(world.ip());
+    let up = || crate::world::eventually("a node", secs(30), || probe.ping(addr).then_some(()));
+    let first = node();
+    up();
+    first.terminate(secs(10));
+    let state = world.dir().join(format!("state-{}", addr.ip()));
+    let files = files_below(&state);
+    assert!(!files.is_empty(), "no state was kept in {}", state.display());
+    for file in &files {
+        std::fs::write(file, b"not what it was").unwrap();
+    }
+    let second = node();
+    up();
+    let ended = second.terminate(secs(10));
+    assert_eq!(ended.code, 143, "{}", ended.stderr);
+    let named =
+        files.iter().any(|f| ended.stderr.contains(&*f.file_name().unwrap().to_string_lossy()));
+    assert!(named, "the damaged file is not named: {}", ended.stderr);
+}
+
+fn files_below(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => found.extend(files_below(&entry.path())),
+            // A lock is no state: it may be empty, and somebody may hold it.
+            Ok(_) if entry.metadata().is_ok_and(|m| m.len() > 0) => found.push(entry.path()),
+            _ => {}
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn links_out_of_the_folder_are_not_followed() {
+    let world = World::new();
+    let content = Content::tree(59, 200_000, 32_768);
+    let seeder = honest(&world, &content);
+    let (out, outside) = (world.folder("out"), world.folder("outside"));
+    std::fs::create_dir(out.join(&content.name)).unwrap();
+    std::os::unix::fs::symlink(&outside, out.join(&content.name).join("a")).unwrap();
+    std::os::unix::fs::symlink(outside.join("file"), out.join(&content.name).join("big.bin"))
+        .unwrap();
+    let ended = world.get(&content.magnet(), &out, &[seeder.addr]).run(secs(60));
+    let strays: Vec<_> = std::fs::read_dir(&outside).unwrap().flatten().collect();
+    assert!(strays.is_empty(), "written outside (exit {}): {strays:?}", ended.code);
+    if ended.code == 0 {
+        content.assert_in(&out);
+    }
+}
+
+#[test]
+fn tebibyte_is_not_allocated_before_data_comes() {
+    use std::os::unix::fs::MetadataExt;
+    let world = World::new();
+    let info = crate::world::B::dict([
+        ("length", crate::world::B::Int(1 << 40)),
+        ("name", crate::world::B::str("huge.bin")),
+        ("piece length", crate::world::B::Int(256 << 20)),
+        ("pieces", crate::world::B::Str(vec![7; 4096 * 20])),
+    ]);
+    let torrent = world.dir().join("huge.torrent");
+    std::fs::write(&torrent, crate::world::content::torrent_of(&info.encode())).unwrap();
+    let (out, nobody) = (world.folder("out"), world.addr().to_string());
+    world
+        .trackless_at(world.addr(), ["get", "--no-dht", "--timeout", "3s", "--peer", &nobody, "-o"])
+        .arg(&out)
+        .arg(&torrent)
+        .run(secs(60));
+    let blocks: u64 = files_below(&out).iter().map(|f| f.metadata().unwrap().blocks()).sum();
+    assert!(blocks * 512 < 1 << 20, "{} KiB on disk before the first block", blocks / 2);
+}
