@@ -1,5 +1,5 @@
 //! L4: the `trackless` program: one file a verb. What several verbs share: the flags as typed
-//! ([`args`]) and validated ([`config`]), the two streams ([`output`]), progress and its stages,
+//! (`args`) and validated (`config`), the two streams (`output`), progress and its stages,
 //! exit codes, signals.
 
 mod args;

@@ -20,7 +20,7 @@ pub struct Progress {
 enum Display {
     Off,
     Plain { last: Option<(Instant, Option<Stage>)> },
-    Redrawn { bar: ProgressBar, with_bar: bool },
+    Redrawn { bar: ProgressBar, with_bar: bool, drawn: Instant },
 }
 
 impl Progress {
@@ -31,7 +31,7 @@ impl Progress {
         } else if let Some(bars) = console.bars() {
             let bar = bars.add(ProgressBar::new(0));
             bar.set_style(style("{spinner} {wide_msg}"));
-            Display::Redrawn { bar, with_bar: false }
+            Display::Redrawn { bar, with_bar: false, drawn: Instant::now() }
         } else {
             Display::Plain { last: None }
         };
@@ -97,7 +97,12 @@ impl Progress {
                     write_stderr(&text());
                 }
             }
-            Display::Redrawn { bar, with_bar } => {
+            Display::Redrawn { bar, with_bar, drawn } => {
+                // Hashing reports every block; what is over before the eye sees it is not drawn.
+                if drawn.elapsed() < REDRAW_INTERVAL {
+                    return;
+                }
+                *drawn = Instant::now();
                 if let Some((done, total)) = figures {
                     if !*with_bar {
                         bar.set_style(style("{spinner} [{bar:24}] {wide_msg}"));
@@ -132,6 +137,7 @@ fn style(template: &str) -> ProgressStyle {
         .progress_chars("=> ")
 }
 
+const REDRAW_INTERVAL: Duration = Duration::from_millis(100);
 const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
 const FIRST_LINE: Duration = Duration::from_secs(1);
 // A new stage is news, but not one line for each step of a start that takes a second.
