@@ -371,7 +371,7 @@ fn three_thousand_announced_hashes_leave_memory_flat() {
     let mut node = Node::new();
     let announce = |n: u32| {
         let mut hash = [0x60; 20];
-        hash[..4].copy_from_slice(&n.to_le_bytes());
+        hash[..4].copy_from_slice(&n.wrapping_mul(0x9e37_79b9).to_be_bytes());
         let Some(reply) = node.probe.get_peers(node.addr, &hash) else { return };
         node.probe.announce(node.addr, &hash, B::Int(7000), B::Str(reply.token));
     };
@@ -381,8 +381,12 @@ fn three_thousand_announced_hashes_leave_memory_flat() {
     let grown = node.program.resident_kib().saturating_sub(before);
     assert!(grown < 4 * 1024, "3000 hashes made it grow by {grown} KiB");
     node.expect_well("after 3000 announces");
-    // One address must not push out what others announced.
-    let (stranger, hash) = (Probe::at(node.world.ip()), [0xfe; 20]);
+    // A torrent for which this node is the right place finds room at any time.
+    let reply = node.probe.ask(node.addr, "ping", B::dict([])).expect("a reply");
+    let own = reply.get("r").and_then(|r| r.get("id")?.bytes()).expect("an id");
+    let mut hash: [u8; 20] = own.try_into().expect("20 bytes");
+    hash[19] ^= 1;
+    let stranger = Probe::at(node.world.ip());
     let token = stranger.get_peers(node.addr, &hash).expect("a reply").token;
     let reply = stranger.announce(node.addr, &hash, B::Int(7001), B::Str(token)).expect("a reply");
     assert!(reply.get("r").is_some(), "{reply:?}");
@@ -473,6 +477,32 @@ fn flooder_is_limited_and_the_others_are_answered() {
     println!("{answered} of {sent} answered; the slowest honest answer took {worst:?}");
     assert!(answered < sent / 20, "{answered} of {sent} queries of a flooder were answered");
     node.expect_well("after a flood");
+}
+
+#[test]
+fn flood_from_two_hundred_addresses_leaves_room_for_others() {
+    let mut node = Node::with(&[]);
+    let flooders: Vec<_> = (0..200).map(|_| Probe::at(node.world.ip())).collect();
+    let datagram = query("ff", "get_peers", B::dict([("id", id()), ("info_hash", id())]));
+    let before = node.program.resident_kib();
+    let mut worst = Duration::ZERO;
+    for round in 0..20 {
+        for flooder in &flooders {
+            for _ in 0..10 {
+                flooder.send(node.addr, &datagram);
+            }
+        }
+        let honest = Probe::at(node.world.ip());
+        let asked = Instant::now();
+        assert!(honest.ping(node.addr), "round {round}: not answered beside a flood");
+        worst = worst.max(asked.elapsed());
+        flooders.iter().for_each(|f| f.socket.set_nonblocking(true).unwrap());
+        flooders.iter().for_each(|f| while f.socket.recv(&mut [0; 1]).is_ok() {});
+    }
+    println!("the slowest honest answer took {worst:?}");
+    let grown = node.program.resident_kib().saturating_sub(before);
+    assert!(grown < 4 * 1024, "200 flooders made it grow by {grown} KiB");
+    node.expect_well("after a flood from 200 addresses");
 }
 
 #[test]

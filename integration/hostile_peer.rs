@@ -128,6 +128,21 @@ fn stream_of_unknown_messages_is_skipped_or_dropped() {
 }
 
 #[test]
+fn gibibyte_of_nothing_is_not_kept() {
+    // As much as the program takes, up to a GiB; a message it knows the head of, without an end.
+    let stream = saying(|talk| {
+        talk.deed();
+        talk.wire.limit_writes(secs(5));
+        let nothing = vec![0x55; 1 << 20];
+        for _ in 0..1024 {
+            talk.wire.send_raw(&nothing)?;
+        }
+        Ok(())
+    });
+    Duel::new().fight("a GiB of 0x55", Fate::Dropped, stream);
+}
+
+#[test]
 fn messages_of_the_wrong_length_are_dropped() {
     let cases = [
         ("choke with a payload", frame(id::CHOKE, b"x")),

@@ -7,6 +7,7 @@
 mod cli;
 mod clients;
 mod crash;
+mod faults;
 mod hostile_dht;
 mod hostile_leech;
 mod hostile_lookup;

@@ -55,6 +55,23 @@ fn first_signal_ends_every_verb_cleanly_within_seconds() {
 }
 
 #[test]
+fn second_signal_ends_at_once() {
+    let world = World::new();
+    let content = Content::single(66, 2_000_000, 65_536);
+    let path = content.write_to(&world.folder("there"));
+    let mut sharing = world.share(&path);
+    // Stopped, it takes both signals at the same moment when it goes on.
+    sharing.program.signal(Signal::STOP);
+    sharing.program.signal(Signal::INT);
+    sharing.program.signal(Signal::TERM);
+    let asked = Instant::now();
+    sharing.program.signal(Signal::CONT);
+    let ended = sharing.program.wait(secs(20));
+    assert!([130, 143].contains(&ended.code), "{}: {}", ended.code, ended.stderr);
+    assert!(asked.elapsed() < secs(3), "it took {:?}", asked.elapsed());
+}
+
+#[test]
 fn port_in_use_is_said_and_is_not_silently_another() {
     let world = World::new();
     for held in ["tcp", "udp"] {
