@@ -3,7 +3,11 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests watch real processes: they need the clock")]
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a test says is shown when it fails")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what a test says is shown when it fails"
+)]
 
 mod cli;
 mod clients;
