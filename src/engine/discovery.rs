@@ -108,6 +108,11 @@ impl Discovery {
         self.next_at = Some(now + wait);
     }
 
+    /// One of ours came to nothing, while another did.
+    pub(super) fn on_cancelled(&mut self, socket: SocketId, lookup: LookupId) {
+        self.running.retain(|r| *r != (socket, lookup));
+    }
+
     /// The lookup named new peers: the next search may start its back-off anew.
     pub(super) fn on_peers(&mut self, count: usize) {
         self.done.peers_found += count;

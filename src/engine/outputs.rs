@@ -236,8 +236,12 @@ impl Engine {
         lookup: LookupId,
         report: dht::LookupReport,
     ) {
-        match self.lookups.remove(&(socket, lookup)) {
-            Some(Asker::Torrent(id)) => {
+        let Some(asker) = self.lookups.remove(&(socket, lookup)) else { return };
+        if report.answered > 0 {
+            self.cancel_idle(asker);
+        }
+        match asker {
+            Asker::Torrent(id) => {
                 let Some(slot) = self.torrents.get_mut(&id) else { return };
                 let need = if slot.torrent.is_lonely() {
                     Need::Nobody
@@ -253,12 +257,31 @@ impl Engine {
                 let event = Event::LookupDone { torrent: id, report };
                 self.outputs.push_back(Output::Event(event));
             }
-            Some(Asker::Command(command)) => {
+            Asker::Command(command) => {
                 let last = !self.lookups.values().any(|a| *a == Asker::Command(command));
                 let event = NodeEvent::Done { report, last };
                 self.outputs.push_back(Output::Event(Event::Command { command, event }));
             }
-            None => {}
+        }
+    }
+
+    // One family has answered; a node of another that knows nobody to ask (a host without IPv6)
+    // would only hold the end up.
+    fn cancel_idle(&mut self, asker: Asker) {
+        let siblings: Vec<_> =
+            self.lookups.iter().filter(|(_, a)| **a == asker).map(|(l, _)| *l).collect();
+        for (socket, lookup) in siblings {
+            let Some(slot) = self.nodes.iter_mut().find(|s| s.socket == socket) else { continue };
+            if slot.node.lookup_progress(lookup).is_some_and(|p| p.asked == 0) {
+                slot.node.cancel(lookup);
+                self.lookups.remove(&(socket, lookup));
+                if let Asker::Torrent(id) = asker {
+                    let slot = self.torrents.get_mut(&id);
+                    if let Some(d) = slot.and_then(|s| s.discovery.as_mut()) {
+                        d.on_cancelled(socket, lookup);
+                    }
+                }
+            }
         }
     }
 }

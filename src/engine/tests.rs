@@ -165,6 +165,59 @@ fn removed_torrent_takes_its_connections_along() {
 }
 
 #[test]
+fn family_without_anybody_to_ask_does_not_hold_a_lookup_up() {
+    let mut nodes = Vec::new();
+    for (id, family, own) in [
+        (0, Family::V4, "10.0.0.1:1"),
+        (1, Family::V6, "[fd00::1]:1"),
+        (2, Family::V4, "10.0.0.9:1"),
+    ] {
+        nodes.push(NodeConfig {
+            socket: SocketId(id),
+            port: 1,
+            dht: dht::Config::new(family),
+            id: None,
+            contacts: Vec::new(),
+            own_addrs: vec![own.parse().unwrap()],
+        });
+    }
+    let router = nodes.pop().unwrap();
+    let ours = Config { nodes, ..Config::new(PeerId::new([7; 20])) };
+    let mut e = Engine::new(ours, [1; 32], Instant::ZERO);
+    let mut config = Config::new(PeerId::new([8; 20]));
+    config.nodes.push(router);
+    let mut router = Engine::new(config, [2; 32], Instant::ZERO);
+    e.bootstrap(Instant::ZERO, &["10.0.0.9:1".parse().unwrap()]);
+    let command = e.get_peers(Instant::ZERO, InfoHash::new([5; 20]));
+
+    let (ours, theirs) = ("10.0.0.1:1".parse().unwrap(), "10.0.0.9:1".parse().unwrap());
+    let mut now = Instant::ZERO;
+    while now < Instant::ZERO + Duration::from_secs(20) {
+        let mut done = false;
+        for o in outputs(&mut e) {
+            if let Output::Transmit { socket: SocketId(0), datagram, .. } = &o {
+                router.handle_datagram(now, SocketId(2), ours, datagram);
+            }
+            let wanted = |event: &NodeEvent| matches!(event, NodeEvent::Done { last: true, .. });
+            done |= matches!(&o, Output::Event(Event::Command { command: c, event })
+                if *c == command && wanted(event));
+        }
+        if done {
+            return;
+        }
+        for o in outputs(&mut router) {
+            if let Output::Transmit { datagram, .. } = o {
+                e.handle_datagram(now, SocketId(0), theirs, &datagram);
+            }
+        }
+        now += Duration::from_millis(100);
+        e.handle_timeout(now);
+        router.handle_timeout(now);
+    }
+    panic!("the lookup waits for the family that knows nobody");
+}
+
+#[test]
 fn ping_of_a_family_we_do_not_have_fails_at_once() {
     let mut e = engine(true);
     let command = e.ping(Instant::ZERO, "[2001:db8::1]:1".parse().unwrap());
