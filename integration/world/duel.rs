@@ -71,6 +71,9 @@ impl Duel {
         gate.open();
         let ended = download.wait(secs(60)).expect(0, what).expect_memory_below(MEMORY_MIB, what);
         self.content.assert_in(&self.out);
+        // Dropped in the middle, not at the end of a download that it has served after all.
+        let served = honest.log().blocks_sent > 0;
+        assert!(served || fate == Fate::Endured, "{what}: the honest peer was not needed");
         (liars, ended)
     }
 
