@@ -16,6 +16,7 @@ use crate::base::{InfoHash, Instant, Seed};
 use crate::driver::clock::Clock;
 use crate::driver::command::{Added, Command, DhtCommand};
 use crate::driver::disk::{DiskPool, StorageConfig, StorageMode};
+use crate::driver::node_state::Memory;
 use crate::driver::session::{Bound, node_config};
 use crate::driver::tcp::{self, Handle, Input, Item};
 use crate::driver::udp::UdpSockets;
@@ -52,6 +53,7 @@ pub(super) struct EventLoop {
     inputs_in: mpsc::Sender<Input>,
     dns: mpsc::Receiver<Vec<SocketAddr>>,
     dns_in: mpsc::Sender<Vec<SocketAddr>>,
+    memory: Option<Memory>,
     bootstrap_addrs: usize,
     wishes: mpsc::Receiver<Command>,
     save_at: Instant,
@@ -64,6 +66,7 @@ impl EventLoop {
         let (inputs_in, inputs) = mpsc::channel(INPUTS_QUEUED_MAX);
         let (dns_in, dns) = mpsc::channel(DNS_QUEUED_MAX);
         let local_addrs: Vec<SocketAddr> = bound.iter().map(|b| b.addr).collect();
+        let memory = config.state_dir.as_deref().filter(|_| config.dht).map(Memory::open);
         let mut sockets = Vec::new();
         for (id, one) in (0u8..).zip(bound) {
             if let Some(listener) = one.tcp {
@@ -71,7 +74,9 @@ impl EventLoop {
             }
             if let Some(udp) = one.udp {
                 let mut node = node_config(SocketId(id), one.addr, &config);
-                node_state::load(config.state_dir.as_deref(), &mut node);
+                if let Some(memory) = &memory {
+                    memory.load(&mut node);
+                }
                 engine.nodes.push(node);
                 sockets.push(udp);
             }
@@ -94,6 +99,7 @@ impl EventLoop {
             inputs_in,
             dns,
             dns_in,
+            memory,
             bootstrap_addrs: 0,
             wishes,
             save_at: Instant::ZERO + SAVE_EVERY,
@@ -408,7 +414,7 @@ impl EventLoop {
     // ---- state ----
 
     fn save_nodes_in_background(&self) {
-        let Some(dir) = self.config.state_dir.clone() else { return };
+        let Some(dir) = self.memory.as_ref().and_then(Memory::dir) else { return };
         let states = node_state::collect(&self.engine);
         tokio::task::spawn_blocking(move || node_state::save(&dir, &states));
     }
@@ -418,8 +424,8 @@ impl EventLoop {
         self.carry_out();
         self.torrents.clear();
         let disk = self.disk.take();
-        let state =
-            self.config.state_dir.clone().map(|dir| (dir, node_state::collect(&self.engine)));
+        let dir = self.memory.as_ref().and_then(Memory::dir);
+        let state = dir.map(|dir| (dir, node_state::collect(&self.engine)));
         let last = tokio::task::spawn_blocking(move || {
             if let Some((dir, states)) = state {
                 node_state::save(&dir, &states);
@@ -431,6 +437,8 @@ impl EventLoop {
         if tokio::time::timeout(SHUTDOWN_MAX, last).await.is_err() {
             tracing::warn!("the disk takes too long: leaving without waiting for it");
         }
+        // Unlocked before the caller hears that we have ended.
+        self.memory = None;
     }
 }
 

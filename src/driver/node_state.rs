@@ -1,5 +1,7 @@
 //! What a DHT node remembers across restarts: its id and its contacts, one file for each family.
 
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -17,17 +19,50 @@ pub(super) struct NodeState {
     contacts: Vec<SavedContact>,
 }
 
-/// Fills in what was saved. A damaged file is set aside with a warning; the node starts afresh.
-pub(super) fn load(dir: Option<&Path>, node: &mut NodeConfig) {
-    let Some(dir) = dir else { return };
-    match state_file::load::<NodeState>(&path(dir, node.dht.family), VERSION) {
-        Ok(Some(state)) => {
-            node.id = Some(state.id);
-            node.contacts = state.contacts;
+/// Where nodes remember, and whether it is ours: of several programs that share a directory, the
+/// first keeps the id and writes; the others borrow the contacts and live under an id of their own,
+/// for one id at two addresses would look like a liar to everybody.
+#[derive(Debug)]
+pub(super) struct Memory {
+    dir: PathBuf,
+    lock: Option<File>,
+}
+
+impl Memory {
+    /// Opens the directory, making it if need be. One that cannot be written is only read.
+    pub(super) fn open(dir: &Path) -> Memory {
+        let lock = lock(dir);
+        if let Err(error) = &lock {
+            tracing::debug!(%error, dir = %dir.display(), "DHT state is read only");
         }
-        Ok(None) => {}
-        Err(error) => tracing::warn!(%error, "DHT state not read: starting without it"),
+        Memory { dir: dir.to_owned(), lock: lock.ok() }
     }
+
+    /// Fills in what was saved. A damaged file is set aside with a warning; the node starts afresh.
+    pub(super) fn load(&self, node: &mut NodeConfig) {
+        match state_file::load::<NodeState>(&path(&self.dir, node.dht.family), VERSION) {
+            Ok(Some(state)) => {
+                node.id = self.lock.is_some().then_some(state.id);
+                node.contacts = state.contacts;
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "DHT state not read: starting without it"),
+        }
+    }
+
+    /// The directory to save to, if it is ours.
+    pub(super) fn dir(&self) -> Option<PathBuf> {
+        self.lock.is_some().then(|| self.dir.clone())
+    }
+}
+
+// The lock lives as long as the file is open, and dies with the process however it ends.
+fn lock(dir: &Path) -> io::Result<File> {
+    std::fs::create_dir_all(dir)?;
+    let path = dir.join("dht.lock");
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    file.try_lock()?;
+    Ok(file)
 }
 
 /// The state of the first node of each family.

@@ -150,6 +150,36 @@ async fn node_remembers_its_id_and_contacts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_programs_on_one_state_directory_do_not_share_an_id() {
+    let dir = tempfile::tempdir().unwrap();
+    let router = session(&[]).await;
+    let config = || SessionConfig {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        bootstrap: vec![router.local_addrs()[0].to_string()],
+        state_dir: Some(dir.path().to_owned()),
+        ..SessionConfig::default()
+    };
+    let id = async |session: &Session| session.status().await.unwrap().nodes[0].id;
+    let first = Session::start(config()).await.unwrap();
+    let mut lookup = first.dht_get_peers(InfoHash::new([1; 20])).await;
+    while !matches!(lookup.recv().await, Some(NodeEvent::Done { last: true, .. }) | None) {}
+    let first_id = id(&first).await;
+    first.shutdown().await;
+
+    let again = Session::start(config()).await.unwrap();
+    let second = Session::start(config()).await.unwrap();
+    assert_eq!(id(&again).await, first_id);
+    assert_ne!(id(&second).await, first_id);
+    // The first to come keeps its id whoever leaves last.
+    again.shutdown().await;
+    second.shutdown().await;
+    let last = Session::start(config()).await.unwrap();
+    assert_eq!(id(&last).await, first_id);
+    last.shutdown().await;
+    router.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn taken_port_is_named() {
     let first = session(&[]).await;
     let config = SessionConfig { listen: first.local_addrs(), ..SessionConfig::default() };
