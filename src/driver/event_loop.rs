@@ -329,7 +329,9 @@ impl EventLoop {
         request.metadata_only = add.output == Output::None;
         request.info = add.info.or_else(|| self.remembered(&add.output, add.info_hash));
         request.peers = add.peers;
-        request.wanted = add.wanted;
+        // What is only offered is never written to: what is missing of it stays missing.
+        let offered = matches!(add.output, Output::SeedChecked(_));
+        request.wanted = if offered { Some(Vec::new()) } else { add.wanted };
         request.sequential = add.sequential;
         request.discover = self.config.dht;
         let id = self.engine.add_torrent(self.clock.now(), request)?;
