@@ -175,6 +175,40 @@ fn torrent_file_and_direct_peer_need_no_dht() {
 }
 
 #[test]
+fn share_with_a_bad_piece_offers_the_rest_and_writes_nothing() {
+    let lab = Lab::new();
+    let (_whole, magnet) = lab.share();
+    let (file, copy) = (lab.path("it.torrent"), lab.path("copy"));
+    lab.run(&["resolve", &magnet, "-o", arg(&file)]).expect(0);
+    let peer = lab.run(&["dht", "get-peers", &magnet]).expect(0).stdout;
+    fs::create_dir_all(copy.join("pair")).unwrap();
+    let mut damaged = pattern(700_001);
+    damaged[5] ^= 1;
+    fs::write(copy.join("pair/one.bin"), &damaged).unwrap();
+    fs::write(copy.join("pair/two.txt"), pattern(33_333)).unwrap();
+
+    // Beside somebody who has the missing piece.
+    let args = ["share", arg(&file), "--data", arg(&copy), "--peer", peer.trim()];
+    let mut share = Running::start(&mut lab.command(&args));
+    share.line();
+    std::thread::sleep(Duration::from_secs(2));
+    let ended = share.end("INT").expect(130);
+    assert!(ended.stderr.contains("pieces are good"), "{ended:#?}");
+    assert!(fs::read(copy.join("pair/one.bin")).unwrap() == damaged, "it was written to");
+}
+
+#[test]
+fn who_can_meet_nobody_is_told_at_once() {
+    let home = tempfile::tempdir().unwrap();
+    for verb in ["get", "resolve"] {
+        let begun = Instant::now();
+        let done = rig::run(home.path(), &[verb, HASH, "--no-dht"]).expect(4);
+        assert!(done.stderr.contains("no peer was given and the DHT is off"), "{done:#?}");
+        assert!(begun.elapsed() < Duration::from_secs(30), "{verb}: {:?}", begun.elapsed());
+    }
+}
+
+#[test]
 fn failure_names_its_stage_and_code() {
     let lab = Lab::new();
     let nobody = lab.run(&["get", HASH, "--timeout", "1s", "--json"]).expect(4).json();

@@ -131,14 +131,18 @@ async fn one(
 ) -> Result<(), Failure> {
     let started = Instant::now();
     let mut progress = Progress::new(console);
+    let patience = Patience::new(&order.network, GET_IDLE_MAX);
     let mut request = request(order, job).await;
+    // Where we listen was said on purpose: somebody may come there.
+    let is_alone = request.peers.is_empty() && order.network.listen.is_empty();
+    let patience = patience.for_peers(&order.network, is_alone);
     let selection = match &job.source {
         Source::Link(link) if order.selection.is_all() => Selection::of_link(link),
         _ => order.selection.clone(),
     };
     // Which files are wanted can only be said once their names are known.
     if request.info.is_none() && (order.list || !selection.is_all()) {
-        request.info = Some(resolve(session, order, job, &request, &mut progress).await?);
+        request.info = Some(resolve(session, job, &request, patience, &mut progress).await?);
     }
     if let Some(info) = &request.info {
         let layout = layout(info)?;
@@ -153,21 +157,17 @@ async fn one(
     let wanted = request.wanted.clone();
     let mut info = request.info.clone();
     let mut torrent = online::add(session, request).await?;
-    Watch {
-        torrent: &mut torrent,
-        progress: &mut progress,
-        patience: Patience::new(&order.network, GET_IDLE_MAX),
-        name: name_hint(job),
-    }
-    .data(|metadata| info = Some(metadata.clone()))
-    .await?;
+    Watch { torrent: &mut torrent, progress: &mut progress, patience, name: name_hint(job) }
+        .data(|metadata| info = Some(metadata.clone()))
+        .await?;
     let layout = match &info {
         Some(info) => layout(info)?,
         None => return Err(Failure::new(Code::Other, "finished without an info dictionary")),
     };
     progress.clear();
     let paths = saved(&order.dir, &layout, wanted.as_deref());
-    announce_saved(job, &torrent, &layout, &paths, started.elapsed(), console).await;
+    announce_saved(job, &torrent, &layout, wanted.as_deref(), &paths, started.elapsed(), console)
+        .await;
     match order.seed {
         Some(goal) => seed(&torrent, goal, &mut progress).await,
         None => Ok(()),
@@ -194,20 +194,14 @@ async fn request(order: &Order, job: &Job) -> AddTorrent {
 
 async fn resolve(
     session: &Session,
-    order: &Order,
     job: &Job,
     request: &AddTorrent,
+    patience: Patience,
     progress: &mut Progress,
 ) -> Result<Bytes, Failure> {
     let mut torrent = online::add(session, request.clone()).await?;
-    let info = Watch {
-        torrent: &mut torrent,
-        progress,
-        patience: Patience::new(&order.network, GET_IDLE_MAX),
-        name: name_hint(job),
-    }
-    .metadata()
-    .await;
+    let info =
+        Watch { torrent: &mut torrent, progress, patience, name: name_hint(job) }.metadata().await;
     torrent.remove().await;
     info
 }
@@ -228,10 +222,17 @@ fn saved(dir: &Path, layout: &Layout, wanted: Option<&[bool]>) -> Vec<PathBuf> {
     files.filter(|(file, wanted)| **wanted && !file.pad).map(|(f, _)| dir.join(&f.path)).collect()
 }
 
+fn saved_bytes(layout: &Layout, wanted: Option<&[bool]>) -> u64 {
+    let Some(wanted) = wanted else { return layout.total_len() };
+    let files = layout.files().iter().zip(wanted);
+    files.filter(|(file, wanted)| **wanted && !file.pad).map(|(file, _)| file.len).sum()
+}
+
 async fn announce_saved(
     job: &Job,
     torrent: &Torrent,
     layout: &Layout,
+    wanted: Option<&[bool]>,
     paths: &[PathBuf],
     took: Duration,
     console: &Console,
@@ -248,7 +249,7 @@ async fn announce_saved(
                 "info_hash": torrent.info_hash().to_string(),
                 "name": layout.name(),
                 "paths": paths,
-                "bytes": layout.total_len(),
+                "bytes": saved_bytes(layout, wanted),
                 "downloaded": downloaded,
                 "uploaded": uploaded,
                 "seconds": took.as_secs_f64(),

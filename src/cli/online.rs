@@ -136,6 +136,15 @@ impl Patience {
             idle: network.timeout.is_none().then_some(idle),
         }
     }
+
+    /// With the DHT off too, who is alone stays alone: there is nothing to wait for.
+    #[must_use]
+    pub fn for_peers(mut self, network: &Network, is_alone: bool) -> Self {
+        if is_alone && !network.dht {
+            self.idle = Some(ALONE_MAX);
+        }
+        self
+    }
 }
 
 /// Follows one torrent, showing how far it is.
@@ -238,7 +247,8 @@ impl Idle {
         );
         let is_busy = match swarm.phase {
             Phase::Checking => true,
-            Phase::Downloading => swarm.connected > 0,
+            // What is complete is being made durable.
+            Phase::Downloading => swarm.connected > 0 || swarm.verified_bytes >= swarm.wanted_bytes,
             Phase::FetchingMetadata | Phase::Seeding | Phase::Stopped => false,
         };
         if is_busy || self.seen != Some(seen) {
@@ -310,6 +320,8 @@ fn gone() -> Failure {
 
 // Peers that are told of a farewell answer at once; one that is not there is not waited for.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
+// Long enough to find that all of it is there already.
+const ALONE_MAX: Duration = Duration::from_millis(500);
 // A link is typed or clicked by a person: a handful of peers, not a list of victims.
 const HINTS_MAX: usize = 20;
 const HINT_ADDRS_MAX: usize = 4;

@@ -248,6 +248,7 @@ async fn metadata(
     let mut patience = Patience::new(&order.network, RESOLVE_MAX);
     // Metadata comes soon or never: all the time counts, not the idle time alone.
     patience.deadline.get_or_insert_with(|| Instant::now() + RESOLVE_MAX);
+    let patience = patience.for_peers(&order.network, request.peers.is_empty());
     let mut torrent = online::add(session, request).await?;
     let name = link.name.clone();
     let info = Watch { torrent: &mut torrent, progress, patience, name }.metadata().await;

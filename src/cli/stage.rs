@@ -81,9 +81,12 @@ pub struct Counts {
 impl Counts {
     /// The stage that it is in.
     pub fn stage(&self) -> Stage {
-        if self.has_metadata {
-            Stage::Data
-        } else if self.connected > 0 {
+        if self.has_metadata { Stage::Data } else { self.way() }
+    }
+
+    // How far the way to the peers is, whatever is known of the torrent.
+    fn way(&self) -> Stage {
+        if self.connected > 0 {
             Stage::Metadata
         } else if self.peers > 0 || !self.dht {
             Stage::Connected
@@ -100,7 +103,9 @@ impl Counts {
     pub fn line(&self) -> String {
         let stage = self.stage();
         let mut steps = Vec::new();
-        if self.dht && stage < Stage::Data {
+        // Once there is somebody, how they were found is no news any more.
+        let is_searching = self.peers == 0 && self.checking.is_none();
+        if self.dht && (stage < Stage::Data || is_searching) {
             steps.push(format!("bootstrap {}", self.bootstrap_addrs));
             steps.push(format!("nodes {}", self.nodes.max(self.answered)));
         }
@@ -146,16 +151,31 @@ impl Counts {
     /// Why nothing came of it, and what to do. `waited` is how long nothing happened;
     /// `deadline` tells that the user's own time limit ran out.
     pub fn failure(&self, waited: Duration, deadline: bool) -> Failure {
-        let stage = self.stage();
-        let peers = self.peers;
-        let found = plural(peers, "peer");
-        if self.has_metadata {
-            return self.data_failure(waited, deadline);
+        if !self.has_metadata {
+            return self.nobody();
         }
+        let state = format!("{} of {} verified", size(self.verified), size(self.wanted));
+        if deadline && (self.verified > 0 || self.reached > 0) {
+            return Failure::new(Code::TimedOut, format!("time is up: {state}")).at(Stage::Data);
+        }
+        if self.reached == 0 {
+            let mut failure = self.nobody();
+            failure.error = format!("{}; {state}", failure.error);
+            return failure;
+        }
+        let waited = rough_duration(waited);
+        Failure::new(Code::NoPeers, format!("every peer left for {waited}: {state}"))
+            .advise("run the same command again later: it goes on where it stopped")
+            .at(Stage::Data)
+    }
+
+    // Why nobody gave anything.
+    fn nobody(&self) -> Failure {
         let failure = if self.reached > 0 {
             let reached = plural(self.reached, "peer");
             Failure::new(Code::NoPeers, format!("{reached} reachable, none sent metadata"))
-        } else if peers > 0 {
+        } else if self.peers > 0 {
+            let found = plural(self.peers, "peer");
             Failure::new(Code::NoPeers, format!("{found} found, none reachable"))
                 .advise("try again later; a firewall here may also stop outgoing connections")
         } else if !self.dht {
@@ -175,24 +195,7 @@ impl Counts {
             let n = plural(self.bootstrap_addrs, "bootstrap node");
             Failure::new(Code::NoNetwork, format!("no answer from any of {n}: is UDP blocked?"))
         };
-        failure.at(stage)
-    }
-
-    fn data_failure(&self, waited: Duration, deadline: bool) -> Failure {
-        let state = format!("{} of {} verified", size(self.verified), size(self.wanted));
-        let failure = if deadline {
-            Failure::new(Code::TimedOut, format!("time is up: {state}"))
-        } else {
-            let waited = rough_duration(waited);
-            let why = match (self.peers, self.reached) {
-                (0, _) => "no peer was found".to_owned(),
-                (peers, 0) => format!("{} found, none reachable", plural(peers, "peer")),
-                _ => "every peer left".to_owned(),
-            };
-            Failure::new(Code::NoPeers, format!("{why} for {waited}: {state}"))
-                .advise("run the same command again later: it goes on where it stopped")
-        };
-        failure.at(Stage::Data)
+        failure.at(self.way())
     }
 }
 
@@ -282,6 +285,25 @@ mod tests {
         let timed_out = counts.failure(WAITED, true);
         assert_eq!(timed_out.code, Code::TimedOut);
         assert_eq!(timed_out.error, "time is up: 1.0 MiB of 4.0 MiB verified");
+    }
+
+    #[test]
+    fn who_has_the_metadata_and_nobody_else_hears_why() {
+        let mut counts = Counts { has_metadata: true, wanted: 4 << 20, ..fresh() };
+        assert_eq!(
+            counts.line(),
+            "bootstrap 4 -> nodes 0 -> peers 0 -> connected 0 -> data 0 B of 4.0 MiB (0 %), 0 B/s"
+        );
+        for deadline in [false, true] {
+            let offline = counts.failure(WAITED, deadline);
+            assert_eq!((offline.code, offline.stage), (Code::NoNetwork, Some(Stage::Bootstrap)));
+            assert!(offline.error.contains("is UDP blocked?; 0 B of 4.0 MiB"), "{offline:?}");
+        }
+        counts.peers = 2;
+        assert_eq!(counts.failure(WAITED, true).code, Code::NoPeers, "there is nothing to resume");
+        counts.verified = 1;
+        assert_eq!(counts.failure(WAITED, true).code, Code::TimedOut);
+        assert_eq!(counts.failure(WAITED, false).code, Code::NoPeers);
     }
 
     #[test]
