@@ -44,9 +44,10 @@ fn wrong_command_line_ends_with_2_and_an_empty_stdout() {
 
 #[test]
 fn wrong_command_line_is_one_json_object_too() {
-    for args in [&["--json", "fly"][..], &["info", "--json"]] {
+    for (args, named) in [(&["--json", "fly"][..], "fly"), (&["info", "--json"], "FILE|LINK")] {
         let json = run(args).expect(2).json();
         assert_eq!(json["code"], 2, "{json}");
+        assert!(json["error"].as_str().unwrap().contains(named), "{json}");
         assert!(!json["error"].as_str().unwrap().is_empty(), "{json}");
         assert!(!json["advice"].as_str().unwrap().is_empty(), "{json}");
     }

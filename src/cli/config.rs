@@ -123,18 +123,26 @@ pub fn piece_length(bytes: Option<u64>) -> Result<Option<u32>, Failure> {
 // or missing home): the download is worth more than the memory of it.
 fn state_dir(given: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
     if let Some(dir) = given {
-        std::fs::create_dir_all(dir).map_err(|e| Failure::io(dir.display(), &e))?;
+        make_writable(dir).map_err(|e| Failure::io(dir.display(), &e))?;
         return Ok(Some(dir.to_owned()));
     }
     let Some(project) = ProjectDirs::from("", "", "trackless") else { return Ok(None) };
     let dir = project.state_dir().unwrap_or_else(|| project.data_local_dir()).to_owned();
-    match std::fs::create_dir_all(&dir) {
+    match make_writable(&dir) {
         Ok(()) => Ok(Some(dir)),
         Err(error) => {
             tracing::warn!("{}: {error}: nothing will be remembered", dir.display());
             Ok(None)
         }
     }
+}
+
+// Makes a folder, and makes sure that files can be made in it: it may be another user's.
+fn make_writable(dir: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    let probe = dir.join(format!(".probe-{}", std::process::id()));
+    std::fs::File::create(&probe)?;
+    std::fs::remove_file(&probe)
 }
 
 /// The addresses of a program that others come back to: the usual port, on each family that has a

@@ -129,6 +129,14 @@ fn exists(path: &Path) -> Failure {
         .advise("replace it with --force, or choose another name with -o")
 }
 
+// What is only read needs no place that can be written to.
+fn readable(failure: Failure) -> Failure {
+    match failure.code {
+        Code::Permission => failure.advise("allow reading it, or take it out of what is shared"),
+        _ => failure,
+    }
+}
+
 fn failure(error: &CreateError) -> Failure {
     match error {
         CreateError::Io { path, error } => {
@@ -136,10 +144,10 @@ fn failure(error: &CreateError) -> Failure {
             match error.kind() {
                 ErrorKind::NotFound => Failure::new(Code::Usage, failure.error)
                     .advise("check the path of what is to be shared"),
-                _ => failure,
+                _ => readable(failure),
             }
         }
-        CreateError::Read(error) => Failure::from(error),
+        CreateError::Read(error) => readable(Failure::from(error)),
         CreateError::Changed { .. } => Failure::new(Code::Conflict, error.to_string())
             .advise("try again when nothing writes to it"),
         CreateError::Kind { .. }

@@ -60,7 +60,9 @@ impl Code {
             Code::TimedOut => "run the same command again: it goes on where it stopped",
             Code::Disk => "free some space or choose another folder, then run it again",
             Code::Permission => "choose a folder that you may write to",
-            Code::Conflict => "end the other process, or choose another name",
+            Code::Conflict => {
+                "end the other process or move the file away, or choose another place"
+            }
             Code::Interrupted | Code::Terminated => {
                 "run the same command again: it goes on where it stopped"
             }
@@ -153,16 +155,20 @@ impl From<&DiskError> for Failure {
             DiskErrorKind::Conflict => Code::Conflict,
             DiskErrorKind::Layout => Code::BadLink,
         };
-        Self::new(code, error.to_string()).at(Stage::Data)
+        let text = format!("{}: {}", error.context, without_number(&error.message));
+        Self::new(code, text).at(Stage::Data)
     }
 }
 
 // "No such file or directory (os error 2)": the number helps nobody.
 fn plain_io_text(error: &io::Error) -> String {
-    let text = error.to_string();
+    without_number(&error.to_string())
+}
+
+fn without_number(text: &str) -> String {
     match text.find(" (os error") {
         Some(end) => text[..end].to_lowercase(),
-        None => text,
+        None => text.to_owned(),
     }
 }
 
@@ -228,5 +234,9 @@ mod tests {
         let failure = Failure::io("a.torrent", &io::Error::from_raw_os_error(13));
         assert_eq!(failure.code, Code::Permission);
         assert_eq!(failure.error, "a.torrent: permission denied");
+        let message = io::Error::from_raw_os_error(13).to_string();
+        let kind = DiskErrorKind::Permission;
+        let error = DiskError { kind, context: "opening a".into(), message };
+        assert_eq!(Failure::from(&error).error, "opening a: permission denied");
     }
 }

@@ -74,6 +74,7 @@ fn torrent_json(metainfo: &Metainfo, layout: &Layout) -> Value {
         .collect();
     let nodes: Vec<_> = metainfo.nodes.iter().map(|(h, p)| format!("{h}:{p}")).collect();
     json!({
+        "code": 0,
         "info_hash": metainfo.info_hash.to_string(),
         "name": layout.name(),
         "bytes": metainfo.info.total_len(),
@@ -103,6 +104,7 @@ fn link_table(link: &Link) -> String {
 
 fn link_json(link: &Link) -> Value {
     json!({
+        "code": 0,
         "info_hash": link.info_hash.to_string(),
         "name": link.name,
         "peers": link.peers.iter().map(ToString::to_string).collect::<Vec<_>>(),

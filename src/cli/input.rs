@@ -32,7 +32,9 @@ impl Source {
         if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("torrent")) || path.is_file() {
             return torrent(path).map(|m| Source::Torrent(Box::new(m)));
         }
-        link(text).map(Source::Link)
+        link(text)
+            .map(Source::Link)
+            .map_err(|failure| failure.advise(format!("{EXPECTED_LINK}, or a .torrent file")))
     }
 
     /// What it names.
@@ -46,10 +48,8 @@ impl Source {
 
 /// Reads a magnet link or info-hash.
 pub fn link(text: &str) -> Result<Link, Failure> {
-    Link::parse(text).map_err(|error| {
-        let advice = "expected a magnet link, 40 hex digits, 32 base32 digits or a .torrent file";
-        Failure::new(Code::BadLink, error.to_string()).advise(advice)
-    })
+    Link::parse(text)
+        .map_err(|error| Failure::new(Code::BadLink, error.to_string()).advise(EXPECTED_LINK))
 }
 
 /// Reads a torrent file, never more of it than a torrent can be.
@@ -120,5 +120,6 @@ pub fn shorten(text: &str) -> String {
     short
 }
 
+const EXPECTED_LINK: &str = "expected a magnet link, 40 hex digits or 32 base32 digits";
 // Enough for the info-hash and the start of a name.
 const LINK_SHOWN_MAX: usize = 90;

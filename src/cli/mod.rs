@@ -87,9 +87,11 @@ fn not_run(error: &clap::Error) -> ExitCode {
         return if is_help { Code::Ok.into() } else { Code::Usage.into() };
     }
     let text = error.render().to_string();
-    let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    // What is missing stands on lines of its own; usage and tips follow an empty one.
+    let lines: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let line = lines.join(" ");
     let common = CommonArgs { json: true, quiet: false, verbose: 0 };
-    Console::new(&common).fail(&config::usage(line));
+    Console::new(&common).fail(&config::usage(line.trim_start_matches("error: ")));
     Code::Usage.into()
 }
 

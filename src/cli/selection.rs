@@ -14,6 +14,8 @@ use crate::wire::magnet::Link;
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
     choices: Vec<Choice>,
+    // A link may be older or newer than what it names; somebody who types means it.
+    is_typed: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -26,13 +28,14 @@ impl Selection {
     /// Reads the values of `--files`.
     pub fn parse(texts: &[String]) -> Result<Self, Failure> {
         let choices = texts.iter().map(|t| choice(t.trim())).collect::<Result<_, _>>()?;
-        Ok(Self { choices })
+        Ok(Self { choices, is_typed: true })
     }
 
     /// The choice that a link makes, if any.
     pub fn of_link(link: &Link) -> Self {
         let ranges = link.select.iter().flatten();
-        Self { choices: ranges.map(|r| Choice::Indexes(r.clone())).collect() }
+        let choices = ranges.map(|r| Choice::Indexes(r.clone())).collect();
+        Self { choices, is_typed: false }
     }
 
     /// Is everything wanted?
@@ -40,8 +43,8 @@ impl Selection {
         self.choices.is_empty()
     }
 
-    /// One flag a file; `None` if all are wanted. A choice that matches nothing is an error: the
-    /// user meant something by it.
+    /// One flag a file; `None` if all are wanted. A typed choice that matches nothing is an error:
+    /// the user meant something by it.
     pub fn apply(&self, layout: &Layout) -> Result<Option<Vec<bool>>, Failure> {
         if self.is_all() {
             return Ok(None);
@@ -56,7 +59,7 @@ impl Selection {
                     matched = true;
                 }
             }
-            if !matched && matches!(choice, Choice::Paths(_)) {
+            if !matched && self.is_typed {
                 return Err(self.no_match(choice));
             }
         }
@@ -142,6 +145,7 @@ mod tests {
     #[test]
     fn what_matches_nothing_is_named() {
         for text in ["7", "*.iso"] {
+            assert!(wanted(&["0", text]).unwrap_err().error.contains(text), "beside a good one");
             let failure = wanted(&[text]).unwrap_err();
             assert_eq!(failure.code, Code::Usage);
             assert!(failure.error.contains(text), "{}", failure.error);
@@ -153,7 +157,7 @@ mod tests {
     #[test]
     fn link_with_so_selects() {
         let link =
-            Link::parse("magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567&so=0,2")
+            Link::parse("magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567&so=0,2,9")
                 .unwrap();
         let selection = Selection::of_link(&link);
         assert_eq!(selection.apply(&layout()), Ok(Some(vec![true, false, true])));
