@@ -2,8 +2,9 @@
 //! that are alive have answered. Pure: says whom to ask and takes what came; sends nothing.
 //!
 //! Up to five queries are under way, counted from the closest outwards, so a newly heard closer
-//! node is asked at once. A stalled query gives up its place, yet its answer still counts. The end
-//! is definite: it waits for nobody who is overdue, and everything in it is bounded.
+//! node is asked at once. A stalled query gives up its place, yet its answer still counts. Datagrams
+//! get lost: who is close and silent is asked once more before it counts as dead. The end is definite:
+//! it waits for nobody who is overdue, and everything in it is bounded.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -19,11 +20,11 @@ use crate::wire::krpc::Method;
 /// What the lookup wants next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Ask this node; it counts as asked.
+    /// Ask this node.
     Ask { to: SocketAddr, expect: Option<NodeId> },
     /// Announce to this node.
     Announce { to: SocketAddr, id: NodeId, token: Token },
-    /// Nobody is left to ask and nobody has answered: give it more to start from.
+    /// Nobody is left to ask and too few have answered: give it more to start from.
     Starved,
     /// Nothing before something comes.
     Wait,
@@ -52,7 +53,9 @@ pub(super) struct Lookup {
     seeds: Vec<Seed>,
     informants: Vec<Informant>,
     peers: BTreeSet<SocketAddr>,
+    // Nodes that were asked, and the queries that it took.
     asked: usize,
+    queries: usize,
     answered: usize,
     in_flight: usize,
     starts: usize,
@@ -67,6 +70,7 @@ struct Candidate {
     id: NodeId,
     addr: SocketAddr,
     state: State,
+    tries: usize,
     // Its id follows from its address (BEP 42), or it is exempt.
     valid_id: bool,
     // Who named it; `None` for our own table.
@@ -78,6 +82,7 @@ struct Candidate {
 struct Seed {
     addr: SocketAddr,
     state: State,
+    tries: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +126,7 @@ impl Lookup {
             informants: Vec::new(),
             peers: BTreeSet::new(),
             asked: 0,
+            queries: 0,
             answered: 0,
             in_flight: 0,
             starts: 0,
@@ -166,7 +172,7 @@ impl Lookup {
         let known = self.seeds.iter().any(|s| s.addr == addr)
             || self.candidates.iter().any(|c| c.addr == addr);
         if !known && self.seeds.len() < SEEDS_MAX {
-            self.seeds.push(Seed { addr, state: State::Untried });
+            self.seeds.push(Seed { addr, state: State::Untried, tries: 0 });
         }
     }
 
@@ -202,8 +208,16 @@ impl Lookup {
             }
             self.candidates.remove(spare);
         }
-        let state = State::Untried;
-        let candidate = Candidate { distance, id, addr, state, valid_id, informant, token: None };
+        let candidate = Candidate {
+            distance,
+            id,
+            addr,
+            state: State::Untried,
+            tries: 0,
+            valid_id,
+            informant,
+            token: None,
+        };
         self.candidates.insert(at, candidate);
         Some(at)
     }
@@ -219,13 +233,14 @@ impl Lookup {
         if self.candidates.is_empty() && self.seeds.is_empty() {
             return Next::Wait;
         }
-        let may_ask = self.asked < QUERIES_PER_LOOKUP_MAX
+        let may_ask = self.queries < QUERIES_PER_LOOKUP_MAX
             && self.in_flight < IN_FLIGHT_MIN + 3 * self.answered;
         if may_ask && let Some(seed) = self.seeds.iter_mut().find(|s| s.state == State::Untried) {
             seed.state = State::Asked;
-            self.asked += 1;
-            self.in_flight += 1;
-            return Next::Ask { to: seed.addr, expect: None };
+            seed.tries += 1;
+            let (to, is_first) = (seed.addr, seed.tries == 1);
+            self.on_ask(is_first);
+            return Next::Ask { to, expect: None };
         }
         // At first those whose informant is not known to name dead nodes; the others only if
         // nothing else is left.
@@ -233,14 +248,16 @@ impl Lookup {
             let walk = self.walk(trusting);
             if let Some(at) = walk.ask {
                 if !may_ask {
-                    let over = self.asked >= QUERIES_PER_LOOKUP_MAX && !walk.blocked;
+                    let over = self.queries >= QUERIES_PER_LOOKUP_MAX && !walk.blocked;
                     return if over { self.search_ended() } else { Next::Wait };
                 }
                 let candidate = &mut self.candidates[at];
                 candidate.state = State::Asked;
-                self.asked += 1;
-                self.in_flight += 1;
-                return Next::Ask { to: candidate.addr, expect: Some(candidate.id) };
+                candidate.tries += 1;
+                let (to, expect) = (candidate.addr, Some(candidate.id));
+                let is_first = candidate.tries == 1;
+                self.on_ask(is_first);
+                return Next::Ask { to, expect };
             }
             if walk.blocked {
                 return Next::Wait;
@@ -252,11 +269,18 @@ impl Lookup {
         if self.seeds.iter().any(|s| matches!(s.state, State::Asked | State::Stalled)) {
             return Next::Wait;
         }
-        if self.answered == 0 && self.starts < STARTS_MAX {
+        let starts_max = if self.answered == 0 { STARTS_MAX } else { REFILLS_MAX };
+        if self.answered < K && self.starts < starts_max {
             self.starts += 1;
             return Next::Starved;
         }
         self.search_ended()
+    }
+
+    fn on_ask(&mut self, is_first: bool) {
+        self.asked += usize::from(is_first);
+        self.queries += 1;
+        self.in_flight += 1;
     }
 
     // From the closest outwards, until eight are alive or five are being waited for.
@@ -289,7 +313,13 @@ impl Lookup {
                     }
                 }
                 State::Stalled => walk.blocked = true,
-                State::Overdue | State::Dead => {}
+                State::Overdue => {
+                    if self.deserves_retry(candidate) {
+                        walk.ask = Some(at);
+                        return walk;
+                    }
+                }
+                State::Dead => {}
             }
         }
         walk
@@ -306,6 +336,12 @@ impl Lookup {
         valid >= K / 2 && valid * 4 >= answered().count()
     }
 
+    // Where others answer, silence may be one lost datagram. Not so the nodes of who names dead ones,
+    // and while nobody answers, it is better to ask others than the same again.
+    fn deserves_retry(&self, candidate: &Candidate) -> bool {
+        candidate.tries < TRIES_MAX && self.answered > 0 && !self.is_distrusted(candidate)
+    }
+
     fn is_distrusted(&self, candidate: &Candidate) -> bool {
         let informant = candidate.informant.and_then(|at| self.informants.get(at));
         informant.is_some_and(|i| i.dead >= DEAD_NAMED_MAX && i.dead > 2 * i.alive)
@@ -313,10 +349,19 @@ impl Lookup {
 
     /// The query could not be sent now: it will be asked again.
     pub fn on_refused(&mut self, to: &SocketAddr, for_ever: bool) {
-        let state = if for_ever { State::Dead } else { State::Untried };
-        self.asked -= 1;
+        let candidates = self.candidates.iter_mut().map(|c| (c.addr, &mut c.state, &mut c.tries));
+        let seeds = self.seeds.iter_mut().map(|s| (s.addr, &mut s.state, &mut s.tries));
+        let asked = candidates.chain(seeds).find(|(a, s, _)| a == to && **s == State::Asked);
+        let Some((_, state, tries)) = asked else { return };
+        *tries -= 1;
+        *state = match (for_ever, *tries) {
+            (true, _) => State::Dead,
+            (false, 0) => State::Untried,
+            (false, _) => State::Overdue,
+        };
+        self.asked -= usize::from(*tries == 0);
+        self.queries -= 1;
         self.in_flight -= 1;
-        self.set_state(to, state);
     }
 
     /// `from`, known as `expect`, answered as `id`. Contacts are offered by `on_contacts`.
@@ -327,7 +372,9 @@ impl Lookup {
         token: Option<&[u8]>,
     ) -> Option<usize> {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.answered += 1;
+        // Who was asked twice may answer twice.
+        let again = |c: &Candidate| c.addr == *from && c.state == State::Answered;
+        self.answered += usize::from(!self.candidates.iter().any(again));
         let token = token.filter(|t| t.len() <= TOKEN_LEN_MAX).map(Box::from);
         self.seeds.retain(|s| s.addr != *from);
         let mut at = self.candidates.iter().position(|c| c.addr == *from);
@@ -391,7 +438,18 @@ impl Lookup {
         }
     }
 
-    /// `to` will not answer, or answered with an error.
+    /// `to` has been silent before: it is not asked once more.
+    pub fn give_up(&mut self, to: &SocketAddr) {
+        self.pass(to, State::Overdue, State::Dead);
+    }
+
+    /// A query to `to` is over without an answer. Another to it may be under way.
+    pub fn on_expired(&mut self, to: &SocketAddr) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.pass(to, State::Overdue, State::Dead);
+    }
+
+    /// `to` answered with an error, or cannot answer any more.
     pub fn on_dead(&mut self, to: &SocketAddr) {
         self.in_flight = self.in_flight.saturating_sub(1);
         for state in [State::Asked, State::Stalled, State::Overdue] {
@@ -407,10 +465,6 @@ impl Lookup {
         }
     }
 
-    fn set_state(&mut self, addr: &SocketAddr, to: State) {
-        self.pass(addr, State::Asked, to);
-    }
-
     fn note_named(&mut self, at: usize, alive: bool) {
         let informant = self.candidates[at].informant.and_then(|i| self.informants.get_mut(i));
         if let Some(informant) = informant {
@@ -422,8 +476,12 @@ impl Lookup {
         }
     }
 
-    /// It is starved: whoever we started from may be asked once more.
+    /// It is starved and was given what there is. If nobody answered at all, whoever we started from
+    /// may be asked once more.
     pub fn start_again(&mut self) {
+        if self.answered > 0 {
+            return;
+        }
         let own = self.candidates.iter_mut().filter(|c| c.informant.is_none());
         let states = own.map(|c| &mut c.state).chain(self.seeds.iter_mut().map(|s| &mut s.state));
         for state in states.filter(|s| matches!(**s, State::Overdue | State::Dead)) {
@@ -566,6 +624,10 @@ const ANNOUNCE_TRIES_MAX: usize = 2;
 const TOKEN_LEN_MAX: usize = 128;
 // If nobody answers at all, those we started from are asked again this often.
 const STARTS_MAX: usize = 3;
+// If too few answered, it is given more of the table once.
+const REFILLS_MAX: usize = 1;
+// Queries to one node. A round trip is lost to a tenth of a network's loss twice in a hundred times.
+const TRIES_MAX: usize = 2;
 // Without anybody to ask: as long as names take to resolve.
 const START_WAIT_MAX: Duration = Duration::from_secs(30);
 const LOOKUP_TIME_MAX: Duration = Duration::from_secs(60);

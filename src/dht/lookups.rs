@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use super::bucket::K;
 use super::event::{Event, LookupId, LookupKind};
-use super::lookup::{Lookup, Next};
+use super::lookup::{CANDIDATES_MAX, Lookup, Next};
 use super::node::{LookupProgress, Node, Sent};
 use super::queries::Purpose;
 use crate::base::addr::is_believable;
@@ -92,16 +92,18 @@ impl Node {
     }
 
     // Whom to start from: the closest contacts; with few of them, also those of the last run and
-    // the bootstrap nodes.
+    // the bootstrap nodes. If that was not enough, whoever is in the table, silent or not.
     fn feed(&mut self, now: Instant, lookup: &mut Lookup) {
         let mut near = std::mem::take(&mut self.near);
-        let usable = |c: &super::bucket::Contact| !self.unreachable.has(now, &c.addr);
-        self.table.closest(lookup.target, STARTING_CONTACTS, usable, &mut near);
+        let failed = lookup.has_failed();
+        let count = if failed { CANDIDATES_MAX } else { STARTING_CONTACTS };
+        let usable = |c: &super::bucket::Contact| failed || !self.unreachable.has(now, &c.addr);
+        self.table.closest(lookup.target, count, usable, &mut near);
         for contact in near.drain(..) {
             lookup.add_contact(contact.id, contact.addr);
         }
         self.near = near;
-        if self.table.len() < K || lookup.has_failed() {
+        if self.table.len() < K || failed {
             for hint in self.maintenance.closest_hints(lookup.target) {
                 lookup.add_contact(hint.id, hint.addr);
             }
@@ -259,7 +261,17 @@ impl Node {
     }
 
     pub(super) fn on_lookup_overdue(&mut self, now: Instant, id: LookupId, to: &SocketAddr) {
-        self.with_lookup(now, id, |lookup| lookup.on_overdue(to));
+        let was_silent = self.unreachable.has(now, to);
+        self.with_lookup(now, id, |lookup| {
+            lookup.on_overdue(to);
+            if was_silent {
+                lookup.give_up(to);
+            }
+        });
+    }
+
+    pub(super) fn on_lookup_expired(&mut self, now: Instant, id: LookupId, to: &SocketAddr) {
+        self.with_lookup(now, id, |lookup| lookup.on_expired(to));
     }
 
     pub(super) fn on_lookup_dead(&mut self, now: Instant, id: LookupId, to: &SocketAddr) {

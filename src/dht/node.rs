@@ -292,10 +292,10 @@ impl Node {
         self.stats.timeouts += 1;
         // While the local link is dead, silence says nothing about others.
         if !self.is_link_dead_after(now, pending.sent) {
-            self.table.on_failure(now, &pending.to);
+            self.table.on_failure(now, &pending.to, pending.sent);
         }
         match pending.purpose {
-            Purpose::Lookup(lookup) => self.on_lookup_dead(now, lookup, &pending.to),
+            Purpose::Lookup(lookup) => self.on_lookup_expired(now, lookup, &pending.to),
             Purpose::Ping(ping) => self.emit(Event::PingDone { ping, id: None, rtt: None }),
             Purpose::Announce(_) | Purpose::Check => {}
         }

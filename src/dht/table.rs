@@ -192,13 +192,17 @@ impl Table {
         !taken && self.buckets.get(self.index(id)).is_none_or(|bucket| bucket.wants(addr))
     }
 
-    /// The contact at `addr` left a query unanswered.
-    pub fn on_failure(&mut self, now: Instant, addr: &SocketAddr) {
+    /// The contact at `addr` left a query of that time unanswered. Of several that were under way
+    /// together one counts, and none if it answered another meanwhile.
+    pub fn on_failure(&mut self, now: Instant, addr: &SocketAddr, sent: Instant) {
         let Some(id) = self.endpoints.get(addr).copied() else { return };
         let index = self.index(id);
         let bucket = &mut self.buckets[index];
         let has_spare = !bucket.spares().is_empty();
         let Some(contact) = bucket.find(id) else { return };
+        if contact.replied > sent || (contact.failures > 0 && contact.asked > sent) {
+            return;
+        }
         contact.failures = contact.failures.saturating_add(1);
         contact.asked = now;
         let allowed = if has_spare { FAILURES_WITH_SPARE_MAX } else { FAILURES_MAX };

@@ -78,8 +78,8 @@ fn overdue_and_dead_nodes_are_not_waited_for() {
         asked(&mut lookup);
         match n {
             0 | 3 => {
-                lookup.on_stalled(&addr(n));
-                lookup.on_overdue(&addr(n));
+                silent(&mut lookup, n);
+                lookup.give_up(&addr(n));
             }
             5 => lookup.on_dead(&addr(n)),
             n => answer(&mut lookup, n, &[]),
@@ -89,6 +89,77 @@ fn overdue_and_dead_nodes_are_not_waited_for() {
     let report = lookup.report(Instant::ZERO);
     assert_eq!((report.asked, report.answered, report.dead), (11, 8, 3));
     assert_eq!(report.closest, Some(TARGET.distance(id(1).key())));
+}
+
+fn silent(lookup: &mut Lookup, n: u16) {
+    lookup.on_stalled(&addr(n));
+    lookup.on_overdue(&addr(n));
+}
+
+#[test]
+fn silent_node_among_the_closest_is_asked_once_more_before_it_counts_as_dead() {
+    let mut lookup = lookup(LookupKind::FindNode);
+    (0..20).for_each(|n| lookup.add_contact(id(n), addr(n)));
+    asked(&mut lookup);
+    // While nobody answers it is better to ask others.
+    silent(&mut lookup, 0);
+    assert_eq!(asked(&mut lookup), (vec![addr(5)], Next::Wait));
+    answer(&mut lookup, 1, &[]);
+    silent(&mut lookup, 2);
+    assert_eq!(asked(&mut lookup), (vec![addr(0), addr(2)], Next::Wait));
+    silent(&mut lookup, 0);
+    // The first query to it is given up while the second is under way.
+    lookup.on_expired(&addr(2));
+    answer(&mut lookup, 2, &[]);
+    (3..=5).for_each(|n| answer(&mut lookup, n, &[]));
+    asked(&mut lookup);
+    (6..=8).for_each(|n| answer(&mut lookup, n, &[]));
+    assert_eq!(lookup.next(), Next::Done);
+    let report = lookup.report(Instant::ZERO);
+    assert_eq!((report.asked, report.answered), (11, 8));
+    assert_eq!(report.nodes, (1..9).map(node).collect::<Vec<_>>());
+}
+
+#[test]
+fn both_answers_of_a_node_that_was_asked_twice_count_as_one() {
+    let mut lookup = lookup(LookupKind::FindNode);
+    (0..9).for_each(|n| lookup.add_contact(id(n), addr(n)));
+    asked(&mut lookup);
+    answer(&mut lookup, 1, &[]);
+    silent(&mut lookup, 0);
+    assert!(asked(&mut lookup).0.contains(&addr(0)));
+    answer(&mut lookup, 0, &[]);
+    answer(&mut lookup, 0, &[]);
+    assert_eq!(lookup.report(Instant::ZERO).answered, 2);
+}
+
+#[test]
+fn lookup_with_few_answers_asks_for_more_of_the_table_once() {
+    let mut lookup = lookup(LookupKind::FindNode);
+    (0..10).for_each(|n| lookup.add_contact(id(n), addr(n)));
+    let mut all = Vec::new();
+    loop {
+        let (now_asked, next) = asked(&mut lookup);
+        for to in &now_asked {
+            match to.port() - 1 {
+                n @ 4..10 => silent(&mut lookup, n),
+                n => answer(&mut lookup, n, &[]),
+            }
+        }
+        all.extend(now_asked);
+        match next {
+            Next::Starved => {
+                (20..24).for_each(|n| lookup.add_contact(id(n), addr(n)));
+                lookup.start_again();
+            }
+            Next::Done => break,
+            _ => {}
+        }
+    }
+    let report = lookup.report(Instant::ZERO);
+    assert_eq!((report.asked, report.answered), (14, 8));
+    // Six are dead, and were asked twice.
+    assert_eq!(all.len(), 14 + 6);
 }
 
 #[test]
@@ -197,7 +268,7 @@ fn node_that_answers_under_another_id_counts_as_what_it_says() {
     lookup.add_contact(id(1), addr(1));
     asked(&mut lookup);
     lookup.on_reply(&addr(1), id(500), None);
-    assert_eq!(lookup.next(), Next::Done);
+    assert_eq!((lookup.next(), lookup.next()), (Next::Starved, Next::Done));
     assert_eq!(lookup.report(Instant::ZERO).nodes, [(id(500), addr(1))]);
 }
 
@@ -290,6 +361,7 @@ fn long_token_is_not_echoed() {
         asked(&mut lookup);
         lookup.on_reply(&addr(n), id(n), Some(&vec![1; len]));
     }
+    assert_eq!(lookup.next(), Next::Starved);
     assert!(matches!(lookup.next(), Next::Announce { to, .. } if to == addr(0)));
     assert_eq!(lookup.next(), Next::Wait);
 }

@@ -115,7 +115,7 @@ fn id_cannot_be_taken_over_from_a_live_contact() {
     let id = id_in(0, &mut rng);
     admit(&mut table, at(0), id, loopback(1));
     assert_eq!(admit(&mut table, at(1), id, loopback(2)), Admission::Outside);
-    table.on_failure(at(2), &loopback(1));
+    table.on_failure(at(2), &loopback(1), at(2));
     assert_eq!(admit(&mut table, at(3), id, loopback(2)), Admission::Added);
     assert_eq!((table.len(), table.has(id, &loopback(2))), (1, true));
     check(&table);
@@ -135,13 +135,31 @@ fn failing_contact_makes_room_for_a_spare() {
         admit(&mut table, at(n), id_in(5, &mut rng), loopback(usize::try_from(n).unwrap()));
     }
     assert_eq!(table.len(), 8);
-    table.on_failure(at(20), &loopback(0));
+    table.on_failure(at(20), &loopback(0), at(20));
     assert_eq!(table.contacts().count(), 8);
-    table.on_failure(at(21), &loopback(0));
+    table.on_failure(at(21), &loopback(0), at(21));
     // The spare that answered last came in.
     assert!(table.contacts().any(|c| c.addr == loopback(9)) && table.len() == 8);
     assert!(!table.contacts().any(|c| c.addr == loopback(0)));
     check(&table);
+}
+
+#[test]
+fn queries_that_were_lost_together_are_one_failure_and_none_if_another_was_answered() {
+    let (mut table, mut rng) = (table(), Rng::from_seed([1; 32]));
+    let id = id_in(0, &mut rng);
+    let failures = |table: &Table| table.contacts().map(|c| c.failures).collect::<Vec<_>>();
+    admit(&mut table, at(0), id, loopback(1));
+    table.on_failure(at(18), &loopback(1), at(10));
+    table.on_failure(at(19), &loopback(1), at(11));
+    assert_eq!(failures(&table), [1]);
+    // Asked again, it answers; the query before that is found to be lost only later.
+    admit(&mut table, at(21), id, loopback(1));
+    table.on_failure(at(28), &loopback(1), at(20));
+    assert_eq!(failures(&table), [0]);
+    table.on_failure(at(38), &loopback(1), at(30));
+    table.on_failure(at(47), &loopback(1), at(39));
+    assert_eq!(failures(&table), [2]);
 }
 
 #[test]
@@ -150,14 +168,14 @@ fn contact_without_a_spare_is_given_five_chances() {
     let id = id_in(0, &mut rng);
     admit(&mut table, at(0), id, loopback(1));
     for failure in 1..5 {
-        table.on_failure(at(failure), &loopback(1));
+        table.on_failure(at(failure), &loopback(1), at(failure));
         assert_eq!(table.len(), 1);
     }
     // An answer in between starts the count again.
     admit(&mut table, at(9), id, loopback(1));
     for failure in 10..15 {
         assert_eq!(table.len(), 1);
-        table.on_failure(at(failure), &loopback(1));
+        table.on_failure(at(failure), &loopback(1), at(failure));
     }
     assert_eq!(table.len(), 0);
     check(&table);
@@ -211,7 +229,7 @@ fn contact_is_due_after_its_time_and_sooner_if_it_failed() {
     assert_eq!(table.overdue(at(719), |_| false), None);
     assert_eq!(table.overdue(at(720), |_| false), Some((a, loopback(1))));
     assert_eq!(table.overdue(at(720), |addr| *addr == loopback(1)), None);
-    table.on_failure(at(720), &loopback(1));
+    table.on_failure(at(720), &loopback(1), at(720));
     assert_eq!(table.overdue(at(729), |_| false), None);
     assert_eq!(table.overdue(at(730), |_| false), Some((a, loopback(1))));
 }
@@ -306,7 +324,7 @@ proptest! {
             let addr = SocketAddr::from(([50, host / 8, host / 2, host], 1));
             match what {
                 0..=2 => { table.on_reply(now, ids[id], addr, Duration::from_millis(rtt.into())); }
-                3 | 4 => table.on_failure(now, &addr),
+                3 | 4 => table.on_failure(now, &addr, now),
                 _ => table.remove(&addr),
             }
             prop_assert_eq!(table.contacts().count(), table.len());

@@ -77,13 +77,11 @@ impl Options {
         options.weather.rtt_median = Duration::from_millis(1 + rng.below(300) as u64);
         options.weather.rtt_sigma = rng.unit();
         options.weather.loss = 0.1 * rng.unit();
-        // In all at most three in ten: some before the announces, some after.
-        let dead_before = 0.3 * rng.unit();
         options.rounds = vec![Round {
             loss: options.weather.loss,
-            dead_before,
+            dead_before: 0.3 * rng.unit(),
             hashes: 10,
-            dead_after: (0.3 - dead_before) * rng.unit(),
+            dead_after: 0.2 * rng.unit(),
             lookups_per_hash: 5,
         }];
         options

@@ -36,6 +36,9 @@ fn thousand_nodes_find_what_was_announced_in_calm_and_in_storm() {
     assert_eq!(report.lonely, 0, "everybody knows others: {report}");
     assert_eq!(report.rounds[0].lookups, 500);
     assert_eq!(report.rounds[1].alive, 700);
+    // No node that did not answer was asked more than twice.
+    let storm = &report.rounds[1];
+    assert!(storm.asked + storm.dead <= 45 * storm.lookups, "few queries: {report}");
 }
 
 #[test]
@@ -53,6 +56,13 @@ fn random_small_networks_find_what_was_announced() {
     for seed in 0..5 {
         assert_all_found(&run_lookups(Options::random(seed)));
     }
+}
+
+// Almost half of thirty nodes die around the announces. A lookup once ended with six answers, and
+// living nodes unasked.
+#[test]
+fn lookup_that_meets_mostly_dead_nodes_asks_the_rest_of_its_table() {
+    assert_all_found(&run_lookups(Options::random(141)));
 }
 
 #[test]
