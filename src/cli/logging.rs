@@ -1,5 +1,5 @@
-//! Logs go to stderr: errors alone by default, events with `-v`, packets with `-vv`, or what
-//! `TRACKLESS_LOG` says in `tracing` filter syntax.
+//! Logs go to stderr: warnings and errors by default (errors alone with `-q`), events with `-v`,
+//! packets with `-vv`, or what `TRACKLESS_LOG` says in `tracing` filter syntax.
 
 use std::io::{self, IsTerminal, Write};
 
