@@ -8,11 +8,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::base::addr::Family;
-use crate::base::{InfoHash, Instant, Seed};
+use crate::base::{Instant, Seed};
 use crate::driver::clock::Clock;
 use crate::driver::command::{Added, Command, DhtCommand};
 use crate::driver::disk::{DiskPool, StorageConfig, StorageMode};
@@ -22,7 +21,7 @@ use crate::driver::tcp::{self, Handle, Input, Item};
 use crate::driver::udp::UdpSockets;
 use crate::driver::{
     AddTorrent, DhtStage, NodeStatus, Output, SessionConfig, SessionStatus, TorrentEvent,
-    TorrentStatus, dns, node_state, resume,
+    TorrentStatus, dns, node_state,
 };
 use crate::engine::{self, AddError, CommandId, Engine, Event, NodeEvent, SocketId, TorrentId};
 use crate::peer::ConnId;
@@ -327,7 +326,7 @@ impl EventLoop {
     fn add(&mut self, add: AddTorrent) -> Result<Added, AddError> {
         let mut request = engine::AddTorrent::new(add.info_hash);
         request.metadata_only = add.output == Output::None;
-        request.info = add.info.or_else(|| self.remembered(&add.output, add.info_hash));
+        request.info = add.info;
         request.peers = add.peers;
         // What is only offered is never written to: what is missing of it stays missing.
         let offered = matches!(add.output, Output::SeedChecked(_));
@@ -348,12 +347,6 @@ impl EventLoop {
         let (news, events) = mpsc::channel(TORRENT_EVENTS_QUEUED_MAX);
         self.torrents.insert(id, news);
         Ok((id, events))
-    }
-
-    // A download that began before needs nobody to tell its info dictionary again.
-    fn remembered(&self, output: &Output, info_hash: InfoHash) -> Option<Bytes> {
-        let dir = self.config.state_dir.as_deref()?;
-        matches!(output, Output::Download(_)).then(|| resume::saved_info(dir, &info_hash))?
     }
 
     // The workers start with the first torrent that stores something.
@@ -447,9 +440,10 @@ impl EventLoop {
 /// How often node state is saved while running.
 const SAVE_EVERY: Duration = Duration::from_secs(300);
 const SHUTDOWN_MAX: Duration = Duration::from_secs(4);
-/// Messages of connections that wait for the loop. Each holds at most one read's frames.
-const INPUTS_QUEUED_MAX: usize = 64;
-const INPUTS_PER_TURN_MAX: usize = 64;
+/// Messages of connections that wait for the loop. Each holds at most one read's frames: 32 of
+/// 256 KiB are 8 MiB, and as much again is taken in one turn, however many connections there are.
+const INPUTS_QUEUED_MAX: usize = 32;
+const INPUTS_PER_TURN_MAX: usize = 32;
 const DNS_QUEUED_MAX: usize = 64;
 const TORRENT_EVENTS_QUEUED_MAX: usize = 256;
 const DISK_WORKERS_MAX: usize = 8;

@@ -97,21 +97,38 @@ async fn read_frames(conn: ConnId, mut read: OwnedReadHalf, inputs: &mpsc::Sende
         if read == room {
             chunk = (chunk * 2).min(CHUNK_MAX);
         }
-        let mut frames = Vec::new();
-        let broken = loop {
-            match framer.next_frame(&mut buffer) {
-                Ok(Some(frame)) => frames.push(frame),
-                Ok(None) => break false,
-                Err(_) => break true,
+        // A flood of tiny messages is handed on in bounded parts, each waiting for the loop.
+        loop {
+            let mut frames = Vec::new();
+            let split = split(&mut framer, &mut buffer, &mut frames);
+            if !frames.is_empty() && inputs.send(Input::Frames(conn, frames)).await.is_err() {
+                return;
             }
-        };
-        if !frames.is_empty() && inputs.send(Input::Frames(conn, frames)).await.is_err() {
-            return;
-        }
-        if broken {
-            return;
+            match split {
+                Split::More => {}
+                Split::Drained => break,
+                Split::Broken => return,
+            }
         }
     }
+}
+
+// How splitting a buffer ended.
+enum Split {
+    More,
+    Drained,
+    Broken,
+}
+
+fn split(framer: &mut Framer, buffer: &mut BytesMut, frames: &mut Vec<Bytes>) -> Split {
+    while frames.len() < FRAMES_PER_INPUT_MAX {
+        match framer.next_frame(buffer) {
+            Ok(Some(frame)) => frames.push(frame),
+            Ok(None) => return Split::Drained,
+            Err(_) => return Split::Broken,
+        }
+    }
+    Split::More
 }
 
 async fn write_items(
@@ -250,6 +267,8 @@ const BACKLOG: i32 = 1024;
 const CHUNK_MIN: usize = 8 * 1024;
 /// Bytes read at once from a fast one.
 const CHUNK_MAX: usize = 256 * 1024;
+/// Frames handed to the loop at once. A read full of requests holds 15,000, of blocks 16.
+const FRAMES_PER_INPUT_MAX: usize = 1024;
 /// Messages queued for one writer. The core stops at about 1 MiB of blocks, which is 64 of them.
 const ITEMS_QUEUED_MAX: usize = 8 * 1024;
 const ITEMS_PER_WRITE_MAX: usize = 256;
