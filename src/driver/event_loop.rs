@@ -2,7 +2,7 @@
 //! wishes, time), hands it in, and carries out what comes out. It never waits for anybody: every
 //! queue it writes to is bounded by the cores, and a full one closes its connection.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -53,7 +53,8 @@ pub(super) struct EventLoop {
     dns: mpsc::Receiver<Vec<SocketAddr>>,
     dns_in: mpsc::Sender<Vec<SocketAddr>>,
     memory: Option<Memory>,
-    bootstrap_addrs: usize,
+    // Asked again and again while nobody answers, and counted once.
+    bootstrap_addrs: BTreeSet<SocketAddr>,
     wishes: mpsc::Receiver<Command>,
     save_at: Instant,
 }
@@ -99,7 +100,7 @@ impl EventLoop {
             dns,
             dns_in,
             memory,
-            bootstrap_addrs: 0,
+            bootstrap_addrs: BTreeSet::new(),
             wishes,
             save_at: Instant::ZERO + SAVE_EVERY,
         }
@@ -291,7 +292,11 @@ impl EventLoop {
     }
 
     fn on_bootstrap(&mut self, addrs: &[SocketAddr]) {
-        self.bootstrap_addrs = self.bootstrap_addrs.saturating_add(addrs.len());
+        for addr in addrs {
+            if self.bootstrap_addrs.len() < BOOTSTRAP_COUNTED_MAX {
+                self.bootstrap_addrs.insert(*addr);
+            }
+        }
         self.engine.bootstrap(self.clock.now(), addrs);
     }
 
@@ -374,7 +379,7 @@ impl EventLoop {
         let swarm = self.engine.torrent(id)?.status(self.clock.now());
         let dht = self.engine.discovery(id).map(|d| DhtStage {
             bootstrap_names: self.config.bootstrap.len(),
-            bootstrap_addrs: self.bootstrap_addrs,
+            bootstrap_addrs: self.bootstrap_addrs.len(),
             replies: self.engine.nodes().map(|(_, n)| n.stats().replies_in).sum(),
             nodes: self.engine.nodes().map(|(_, n)| n.contact_count()).sum(),
             asked: d.asked,
@@ -447,3 +452,5 @@ const INPUTS_PER_TURN_MAX: usize = 32;
 const DNS_QUEUED_MAX: usize = 64;
 const TORRENT_EVENTS_QUEUED_MAX: usize = 256;
 const DISK_WORKERS_MAX: usize = 8;
+/// Names change their addresses over months; for the eye this many are many.
+const BOOTSTRAP_COUNTED_MAX: usize = 256;

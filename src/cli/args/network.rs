@@ -218,7 +218,8 @@ pub struct DemoArgs {
 }
 
 pub(super) const GET_EXAMPLES: &str = "\
-Prints the saved paths, one a line. Resumes what is there already.
+Prints the saved paths, one a line. Resumes what is there already. Gives up after 5 minutes in which nobody is \
+found or reached, unless --timeout says otherwise.
 
 Examples:
   trackless get 'magnet:?xt=urn:btih:...' -o ~/Downloads
