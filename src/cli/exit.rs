@@ -119,7 +119,11 @@ impl Failure {
 
     /// A failed file operation on `what`.
     pub fn io(what: impl fmt::Display, error: &io::Error) -> Self {
-        Self::new(Self::io_code(error), format!("{what}: {}", plain_io_text(error)))
+        let failure = Self::new(Self::io_code(error), format!("{what}: {}", plain_io_text(error)));
+        match error.kind() {
+            io::ErrorKind::NotFound => failure.advise("check the path"),
+            _ => failure,
+        }
     }
 
     fn io_code(error: &io::Error) -> Code {
@@ -234,6 +238,8 @@ mod tests {
         let failure = Failure::io("a.torrent", &io::Error::from_raw_os_error(13));
         assert_eq!(failure.code, Code::Permission);
         assert_eq!(failure.error, "a.torrent: permission denied");
+        let missing = Failure::io("a.torrent", &io::ErrorKind::NotFound.into());
+        assert_eq!((missing.code, missing.advice()), (Code::Disk, "check the path"));
         let message = io::Error::from_raw_os_error(13).to_string();
         let kind = DiskErrorKind::Permission;
         let error = DiskError { kind, context: "opening a".into(), message };

@@ -68,7 +68,8 @@ pub fn interruptible<T: Send + 'static>(
                 Ok(outcome) => outcome,
                 Err(_) => Err(Failure::new(Code::Other, "an internal error, shown above")),
             },
-            code = signals.next() => Err(stopped(code)),
+            // Half a hash is worth nothing.
+            code = signals.next() => Err(stopped(code).advise("run it again: it begins anew")),
         }
     });
     // The work only reads: nothing is lost by not waiting for it.
