@@ -413,7 +413,10 @@ impl EventLoop {
 
     // ---- state ----
 
-    fn save_nodes_in_background(&self) {
+    fn save_nodes_in_background(&mut self) {
+        if let Some(memory) = &mut self.memory {
+            memory.take_over();
+        }
         let Some(dir) = self.memory.as_ref().and_then(Memory::dir) else { return };
         let states = node_state::collect(&self.engine);
         tokio::task::spawn_blocking(move || node_state::save(&dir, &states));

@@ -50,6 +50,13 @@ impl Memory {
         }
     }
 
+    /// Takes the directory over if whoever had it has ended.
+    pub(super) fn take_over(&mut self) {
+        if self.lock.is_none() {
+            self.lock = lock(&self.dir).ok();
+        }
+    }
+
     /// The directory to save to, if it is ours.
     pub(super) fn dir(&self) -> Option<PathBuf> {
         self.lock.is_some().then(|| self.dir.clone())
@@ -94,3 +101,20 @@ fn path(dir: &Path, family: Family) -> PathBuf {
 }
 
 const VERSION: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_that_stays_takes_the_directory_over_from_one_that_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Memory::open(dir.path());
+        let mut second = Memory::open(dir.path());
+        second.take_over();
+        assert_eq!((first.dir().as_deref(), second.dir()), (Some(dir.path()), None));
+        drop(first);
+        second.take_over();
+        assert_eq!(second.dir().as_deref(), Some(dir.path()));
+    }
+}

@@ -260,8 +260,21 @@ pub(super) fn node_config(
     let mut dht = dht::Config::new(Family::of(&addr));
     dht.read_only = config.read_only;
     dht.per_ip_rate = config.per_ip_rate;
-    let own_addrs = if addr.ip().is_unspecified() { Vec::new() } else { vec![addr] };
+    let mut own_addrs = vec![addr];
+    if addr.ip().is_unspecified() {
+        own_addrs.extend(outward_ip(addr).map(|ip| SocketAddr::new(ip, addr.port())));
+    }
     engine::NodeConfig { socket, port: addr.port(), dht, id: None, contacts: Vec::new(), own_addrs }
+}
+
+// The address of this machine on its way to the world. Documentation addresses: connecting a UDP
+// socket asks the routing table and sends nothing.
+fn outward_ip(listening: SocketAddr) -> Option<IpAddr> {
+    let far = if listening.is_ipv4() { "192.0.2.1:9" } else { "[2001:db8::1]:9" };
+    let socket = std::net::UdpSocket::bind(SocketAddr::new(listening.ip(), 0)).ok()?;
+    socket.connect(far).ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_unspecified()).then_some(ip)
 }
 
 const PEER_ID_PREFIX: &[u8; 8] = b"-TK0010-";

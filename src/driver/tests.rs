@@ -187,3 +187,19 @@ async fn taken_port_is_named() {
     assert!(error.contains(&first.local_addrs()[0].to_string()), "{error}");
     first.shutdown().await;
 }
+
+// Answers, announces and the rule against datagrams to ourselves need our port, wherever we listen.
+#[test]
+fn node_that_listens_everywhere_knows_its_own_port() {
+    for text in ["0.0.0.0:7001", "[::]:7001", "127.0.0.1:7001"] {
+        let addr = text.parse().unwrap();
+        let node = super::session::node_config(
+            crate::engine::SocketId(0),
+            addr,
+            &SessionConfig::default(),
+        );
+        assert_eq!(node.own_addrs[0], addr);
+        assert!(node.own_addrs.iter().all(|own| own.port() == 7001), "{:?}", node.own_addrs);
+        assert!(!node.own_addrs[1..].iter().any(|own| own.ip().is_unspecified()));
+    }
+}
