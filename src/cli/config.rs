@@ -146,17 +146,26 @@ fn make_writable(dir: &Path) -> std::io::Result<()> {
 }
 
 /// The addresses of a program that others come back to: the usual port, on each family that has a
-/// route.
+/// route; before there is a network, on each that the machine knows.
 pub fn usual_addresses() -> Vec<SocketAddr> {
     // Documentation addresses: connecting a UDP socket asks the routing table and sends nothing.
-    let families: [(SocketAddr, &str); 2] = [
-        (SocketAddr::from(([0, 0, 0, 0], USUAL_PORT)), "192.0.2.1:9"),
-        (SocketAddr::from(([0u16; 8], USUAL_PORT)), "[2001:db8::1]:9"),
-    ];
-    let has_route = |at: SocketAddr, to: &str| {
-        UdpSocket::bind(SocketAddr::new(at.ip(), 0)).and_then(|s| s.connect(to)).is_ok()
-    };
-    families.into_iter().filter(|&(at, to)| has_route(at, to)).map(|(at, _)| at).collect()
+    let far = |at: &SocketAddr| if at.is_ipv4() { "192.0.2.1:9" } else { "[2001:db8::1]:9" };
+    let bind = |at: &SocketAddr| UdpSocket::bind(SocketAddr::new(at.ip(), 0));
+    usual_among(|at| bind(at).and_then(|s| s.connect(far(at))).is_ok(), |at| bind(at).is_ok())
+}
+
+fn usual_among(
+    has_route: impl Fn(&SocketAddr) -> bool,
+    is_known: impl Fn(&SocketAddr) -> bool,
+) -> Vec<SocketAddr> {
+    let families =
+        [SocketAddr::from(([0, 0, 0, 0], USUAL_PORT)), SocketAddr::from(([0u16; 8], USUAL_PORT))];
+    let routed: Vec<_> = families.into_iter().filter(|at| has_route(at)).collect();
+    if routed.is_empty() {
+        families.into_iter().filter(|at| is_known(at)).collect()
+    } else {
+        routed
+    }
 }
 
 // What most clients use, and users open in their routers.
@@ -181,6 +190,14 @@ mod tests {
         for wanted in ["dht.libtorrent.org:25401", "router.bittorrent.com:6881"] {
             assert!(nodes.contains(&wanted), "{wanted}");
         }
+    }
+
+    #[test]
+    fn program_that_starts_before_the_network_has_the_usual_port_all_the_same() {
+        let ports = |all: &[SocketAddr]| all.iter().map(SocketAddr::port).collect::<Vec<_>>();
+        assert_eq!(ports(&usual_among(|_| false, |_| true)), [USUAL_PORT; 2]);
+        assert_eq!(usual_among(|at| at.is_ipv4(), |_| true).len(), 1);
+        assert!(usual_among(|_| false, |at| at.is_ipv6())[0].is_ipv6());
     }
 
     #[test]
