@@ -15,6 +15,8 @@ use crate::peer::ConnId;
 pub(super) enum Owner {
     /// Being dialled for a torrent.
     Dialling(TorrentId),
+    /// Dialled for a torrent and connected; the other side has not said a word yet.
+    Unheard(TorrentId),
     /// Connected to us; its handshake will say which torrent it wants.
     Stranger,
     /// Belongs to a torrent.
@@ -28,6 +30,8 @@ pub(super) struct Connections {
     strangers: VecDeque<(Instant, ConnId, SocketAddr)>,
     queue: VecDeque<(TorrentId, SocketAddr)>,
     dialling: usize,
+    /// Dials to an endpoint that it has not answered with a handshake.
+    unanswered: BTreeMap<SocketAddr, usize>,
     next: u64,
     connections_max: usize,
     half_open_max: usize,
@@ -40,6 +44,7 @@ impl Connections {
             strangers: VecDeque::new(),
             queue: VecDeque::new(),
             dialling: 0,
+            unanswered: BTreeMap::new(),
             next: 1,
             connections_max,
             half_open_max,
@@ -112,18 +117,46 @@ impl Connections {
         if self.dialling >= self.half_open_max || self.open.len() >= self.connections_max {
             return None;
         }
-        let (torrent, addr) = self.queue.pop_front()?;
-        let conn = self.name();
-        self.open.insert(conn, (Owner::Dialling(torrent), addr));
-        self.dialling += 1;
-        Some((conn, addr))
+        // Whoever is being knocked at already is passed over: its turn comes again.
+        for _ in 0..self.queue.len().min(DIALS_LOOKED_AT_MAX) {
+            let (torrent, addr) = self.queue.pop_front()?;
+            let unanswered = self.unanswered.entry(addr).or_default();
+            if *unanswered >= DIALS_PER_ENDPOINT_MAX {
+                self.queue.push_back((torrent, addr));
+                continue;
+            }
+            *unanswered += 1;
+            let conn = self.name();
+            self.open.insert(conn, (Owner::Dialling(torrent), addr));
+            self.dialling += 1;
+            return Some((conn, addr));
+        }
+        None
     }
 
     /// A dial succeeded.
     pub(super) fn dialled(&mut self, conn: ConnId, torrent: TorrentId) {
         if let Some(entry) = self.open.get_mut(&conn) {
-            entry.0 = Owner::Torrent(torrent);
+            entry.0 = Owner::Unheard(torrent);
             self.dialling -= 1;
+        }
+    }
+
+    /// The other side of a dialled connection said its first word.
+    pub(super) fn heard(&mut self, conn: ConnId, torrent: TorrentId) {
+        if let Some(entry) = self.open.get_mut(&conn) {
+            entry.0 = Owner::Torrent(torrent);
+            let addr = entry.1;
+            self.answered(addr);
+        }
+    }
+
+    fn answered(&mut self, addr: SocketAddr) {
+        if let Some(count) = self.unanswered.get_mut(&addr) {
+            *count -= 1;
+            if *count == 0 {
+                self.unanswered.remove(&addr);
+            }
         }
     }
 
@@ -131,7 +164,11 @@ impl Connections {
     pub(super) fn remove(&mut self, conn: ConnId) -> Option<(Owner, SocketAddr)> {
         let (owner, addr) = self.open.remove(&conn)?;
         match owner {
-            Owner::Dialling(_) => self.dialling -= 1,
+            Owner::Dialling(_) => {
+                self.dialling -= 1;
+                self.answered(addr);
+            }
+            Owner::Unheard(_) => self.answered(addr),
             Owner::Stranger => self.strangers.retain(|(_, c, _)| *c != conn),
             Owner::Torrent(_) => {}
         }
@@ -144,8 +181,9 @@ impl Connections {
         let gone: Vec<ConnId> = self
             .open
             .iter()
-            .filter(|(_, (owner, _))| {
-                *owner == Owner::Dialling(torrent) || *owner == Owner::Torrent(torrent)
+            .filter(|(_, (owner, _))| match owner {
+                Owner::Dialling(t) | Owner::Unheard(t) | Owner::Torrent(t) => *t == torrent,
+                Owner::Stranger => false,
             })
             .map(|(conn, _)| *conn)
             .collect();
@@ -166,6 +204,12 @@ impl Connections {
     }
 }
 
+/// Dials to one endpoint that wait for its handshake: a client that shares many torrents may take
+/// no more than five connections at a time (libtorrent's listen queue), and those beyond would wait
+/// for a second or more until the system knocks again.
+const DIALS_PER_ENDPOINT_MAX: usize = 4;
+/// Queued dials that are looked at for one that may be made.
+const DIALS_LOOKED_AT_MAX: usize = 256;
 /// How long a stranger may take to say which torrent it wants.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -204,6 +248,28 @@ mod tests {
         }
         assert!(c.accept(Instant::ZERO, at(1)).is_none());
         assert!(c.accept(Instant::ZERO, at(2)).is_some());
+    }
+
+    #[test]
+    fn one_endpoint_is_not_knocked_at_by_all_torrents_at_once() {
+        let mut c = Connections::new(100, 100);
+        for n in 0..10 {
+            c.queue_dial(TorrentId(n), at(1));
+        }
+        c.queue_dial(TorrentId(10), at(2));
+        let dials: Vec<_> = std::iter::from_fn(|| c.next_dial()).collect();
+        let to_first = dials.iter().filter(|(_, addr)| *addr == at(1)).count();
+        assert_eq!((to_first, dials.len()), (DIALS_PER_ENDPOINT_MAX, DIALS_PER_ENDPOINT_MAX + 1));
+
+        let (conn, _) = dials[0];
+        c.dialled(conn, TorrentId(0));
+        assert_eq!(c.next_dial(), None, "connected is not answered");
+        c.heard(conn, TorrentId(0));
+        assert_eq!(c.next_dial().map(|(_, addr)| addr), Some(at(1)));
+        c.remove(conn);
+        assert_eq!(c.next_dial(), None, "counted once");
+        c.remove(dials[1].0);
+        assert!(c.next_dial().is_some(), "a dial that is over makes room");
     }
 
     #[test]

@@ -359,6 +359,11 @@ impl Engine {
             Some((Owner::Torrent(id), _)) => {
                 self.with_torrent(now, id, |t| t.handle_frame(now, conn, frame));
             }
+            Some((Owner::Unheard(id), _)) => {
+                self.connections.heard(conn, id);
+                self.with_torrent(now, id, |t| t.handle_frame(now, conn, frame));
+                self.start_dials();
+            }
             Some((Owner::Stranger, addr)) => self.on_hello(now, conn, addr, &frame),
             Some((Owner::Dialling(_), _)) | None => {}
         }
@@ -382,7 +387,7 @@ impl Engine {
 
     /// The host wrote `bytes` more of what was sent.
     pub fn handle_sent(&mut self, now: Instant, conn: ConnId, bytes: usize) {
-        if let Some((Owner::Torrent(id), _)) = self.connections.owner(conn) {
+        if let Some((Owner::Torrent(id) | Owner::Unheard(id), _)) = self.connections.owner(conn) {
             self.with_torrent(now, id, |t| t.handle_sent(now, conn, bytes));
         }
     }
@@ -390,7 +395,7 @@ impl Engine {
     /// The other side closed, or the connection broke.
     pub fn handle_closed(&mut self, now: Instant, conn: ConnId) {
         match self.connections.remove(conn) {
-            Some((Owner::Torrent(id), _)) => {
+            Some((Owner::Torrent(id) | Owner::Unheard(id), _)) => {
                 self.with_torrent(now, id, |t| t.handle_closed(now, conn));
             }
             Some((Owner::Dialling(id), addr)) => {
