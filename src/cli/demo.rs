@@ -206,7 +206,7 @@ async fn offer(
     let plan = Plan { path: source.to_owned(), ..Plan::default() };
     let console = console.clone();
     let made = tokio::task::spawn_blocking(move || create::build(&plan, &console)).await;
-    let made = made.map_err(|_| Failure::new(Code::Other, "an internal error, shown above"))??;
+    let made = made.map_err(|_| Failure::internal())??;
     let request = AddTorrent {
         info: Some(made.created.info_bytes),
         output: Output::Seed(made.created.root),
@@ -227,7 +227,7 @@ async fn announced(shared: &mut Torrent) -> Result<usize, Failure> {
                 }
                 Some(TorrentEvent::LookupDone(_)) => {}
                 Some(TorrentEvent::Swarm(event)) => online::fatal(&event).map_or(Ok(()), Err)?,
-                None => return Err(Failure::new(Code::Other, "the session ended unexpectedly")),
+                None => return Err(online::gone()),
             },
             () = online::at(Some(deadline)) => {
                 return Err(Failure::new(Code::NoPeers, "no node took the announce"));

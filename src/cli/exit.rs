@@ -117,6 +117,12 @@ impl Failure {
         self
     }
 
+    /// Our own bug: a task panicked, and said so on stderr.
+    pub fn internal() -> Self {
+        Self::new(Code::Other, "an internal error, shown above")
+            .advise("please report it, with what was shown")
+    }
+
     /// A failed file operation on `what`.
     pub fn io(what: impl fmt::Display, error: &io::Error) -> Self {
         let failure = Self::new(Self::io_code(error), format!("{what}: {}", plain_io_text(error)));

@@ -68,6 +68,16 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
+/// A link as it may stand in a message.
+pub fn shorten(text: &str) -> String {
+    if text.chars().count() <= LINK_SHOWN_MAX {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(LINK_SHOWN_MAX).collect();
+    short.push_str("...");
+    short
+}
+
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -81,6 +91,9 @@ fn is_unsafe(c: char) -> bool {
             | '\u{e0000}'..='\u{e007f}' // tags: invisible text
         )
 }
+
+// Enough for the info-hash and the start of a name.
+const LINK_SHOWN_MAX: usize = 90;
 
 #[cfg(test)]
 mod tests {

@@ -14,7 +14,7 @@ use super::config::{Network, SeedGoal};
 use super::exit::{Code, Failure};
 use super::format::{escape, measured, size};
 use super::info;
-use super::input::{self, Source, shorten};
+use super::input::{self, Source};
 use super::online::{self, Patience, Role, Watch};
 use super::output::Console;
 use super::progress::Progress;
@@ -101,25 +101,13 @@ async fn all(
             });
         }
         let Some(done) = running.join_next().await else { return outcome };
-        let (job, fetched) =
-            done.map_err(|_| Failure::new(Code::Other, "an internal error, shown above"))?;
+        let (job, fetched) = done.map_err(|_| Failure::internal())?;
         let Err(failure) = fetched else { continue };
         if is_single {
             return Err(failure);
         }
-        report(console, &job, &failure);
+        console.fail_link(&job.text, &failure);
         outcome = outcome.and(Err(failure.reported()));
-    }
-}
-
-fn report(console: &Console, job: &Job, failure: &Failure) {
-    if console.is_json() {
-        let mut json = failure.to_json();
-        json["link"] = job.text.clone().into();
-        json["info_hash"] = job.source.info_hash().to_string().into();
-        console.record(String::new, || json);
-    } else {
-        console.explain(Some(&shorten(&job.text)), failure);
     }
 }
 

@@ -110,16 +110,4 @@ fn is_magnet(text: &str) -> bool {
     text.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("magnet:"))
 }
 
-/// A link as it may stand in a message.
-pub fn shorten(text: &str) -> String {
-    if text.chars().count() <= LINK_SHOWN_MAX {
-        return text.to_owned();
-    }
-    let mut short: String = text.chars().take(LINK_SHOWN_MAX).collect();
-    short.push_str("...");
-    short
-}
-
 const EXPECTED_LINK: &str = "expected a magnet link, 40 hex digits or 32 base32 digits";
-// Enough for the info-hash and the start of a name.
-const LINK_SHOWN_MAX: usize = 90;

@@ -314,7 +314,8 @@ pub fn fatal(event: &Event) -> Option<Failure> {
     }
 }
 
-fn gone() -> Failure {
+/// The session is not there any more.
+pub fn gone() -> Failure {
     Failure::new(Code::Other, "the session ended unexpectedly")
 }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::args::CommonArgs;
 use super::exit::{Code, Failure};
-use super::format::escape;
+use super::format::{escape, shorten};
 
 /// Where a verb puts what it has to say.
 #[derive(Debug)]
@@ -121,6 +121,17 @@ impl Console {
             self.write(format!("{}\n", failure.to_json()).as_bytes());
         } else {
             self.explain(None, failure);
+        }
+    }
+
+    /// What became of one link of several, when nothing did.
+    pub fn fail_link(&self, link: &str, failure: &Failure) {
+        if self.json {
+            let mut json = failure.to_json();
+            json["link"] = link.into();
+            self.write(format!("{json}\n").as_bytes());
+        } else {
+            self.explain(Some(&shorten(link)), failure);
         }
     }
 

@@ -14,11 +14,11 @@ use tokio::time::Instant;
 
 use super::args::ResolveArgs;
 use super::config::{Network, usage};
-use super::exit::{Code, Failure};
+use super::exit::Failure;
 use super::files;
 use super::format::{escape, measured};
 use super::get;
-use super::input::{self, shorten};
+use super::input;
 use super::online::{self, Patience, Role, Watch};
 use super::output::Console;
 use super::progress::Progress;
@@ -165,7 +165,7 @@ impl<'a> Bulk<'a> {
                 },
                 Some(finished) = self.running.join_next() => {
                     let (text, info_hash, outcome) = finished
-                        .map_err(|_| Failure::new(Code::Other, "an internal error, shown above"))?;
+                        .map_err(|_| Failure::internal())?;
                     self.finish(&text, outcome.clone());
                     self.results.insert(info_hash, Some(outcome));
                 }
@@ -214,13 +214,7 @@ impl<'a> Bulk<'a> {
                 print(self.console, &row, Some(text));
             }
             Err(failure) => {
-                if self.console.is_json() {
-                    let mut json = failure.to_json();
-                    json["link"] = text.into();
-                    self.console.record(String::new, || json);
-                } else {
-                    self.console.explain(Some(&shorten(text)), &failure);
-                }
+                self.console.fail_link(text, &failure);
                 self.failed.push(failure);
             }
         }

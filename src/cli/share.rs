@@ -80,7 +80,7 @@ async fn offer(
     let plan = Plan { path: path.to_owned(), piece_length, ..Plan::default() };
     let console = console.clone();
     let made = tokio::task::spawn_blocking(move || create::build(&plan, &console)).await;
-    let made = made.map_err(|_| Failure::new(Code::Other, "an internal error, shown above"))??;
+    let made = made.map_err(|_| Failure::internal())??;
     Ok(Offer {
         info_hash: made.created.info_hash,
         info: made.created.info_bytes,
@@ -155,8 +155,7 @@ async fn tend_all(shares: Vec<Share>, console: &Arc<Console>) -> Result<(), Fail
     }
     let mut outcome = Ok(());
     while let Some(ended) = tasks.join_next().await {
-        let (name, failure) =
-            ended.map_err(|_| Failure::new(Code::Other, "an internal error, shown above"))?;
+        let (name, failure) = ended.map_err(|_| Failure::internal())?;
         console.explain(Some(&name), &failure);
         outcome = outcome.and(Err(failure.reported()));
     }
@@ -170,7 +169,7 @@ async fn tend(mut share: Share, console: Arc<Console>) -> (String, Failure) {
         tokio::select! {
             event = share.torrent.next_event() => {
                 let Some(event) = event else {
-                    return (share.name, Failure::new(Code::Other, "the session ended unexpectedly"));
+                    return (share.name, online::gone());
                 };
                 if let Err(failure) = hear(&share, &event, &console) {
                     return (share.name, failure);

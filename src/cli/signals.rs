@@ -66,7 +66,7 @@ pub fn interruptible<T: Send + 'static>(
         tokio::select! {
             done = tokio::task::spawn_blocking(work) => match done {
                 Ok(outcome) => outcome,
-                Err(_) => Err(Failure::new(Code::Other, "an internal error, shown above")),
+                Err(_) => Err(Failure::internal()),
             },
             // Half a hash is worth nothing.
             code = signals.next() => Err(stopped(code).advise("run it again: it begins anew")),
