@@ -261,7 +261,7 @@ impl Node {
     }
 
     pub(super) fn on_lookup_overdue(&mut self, now: Instant, id: LookupId, to: &SocketAddr) {
-        let was_silent = self.unreachable.has(now, to);
+        let was_silent = self.unreachable.has(now, to) || !self.unreachable.may_retry(now, to);
         self.with_lookup(now, id, |lookup| {
             lookup.on_overdue(to);
             if was_silent {

@@ -17,6 +17,7 @@ pub(super) struct Unreachable(LimitedMap<SocketAddr, Failures>);
 struct Failures {
     times: u32,
     last: Instant,
+    retried: Option<Instant>,
 }
 
 impl Unreachable {
@@ -26,7 +27,8 @@ impl Unreachable {
 
     /// A query to `addr` has not been answered in time. If it is in the end, `on_alive` follows.
     pub fn on_silent(&mut self, now: Instant, addr: SocketAddr) {
-        let failures = self.0.get_or_insert_with(addr, || Failures { times: 0, last: now });
+        let failures =
+            self.0.get_or_insert_with(addr, || Failures { times: 0, last: now, retried: None });
         failures.times = failures.times.saturating_add(1);
         failures.last = now;
     }
@@ -34,6 +36,17 @@ impl Unreachable {
     /// `addr` spoke.
     pub fn on_alive(&mut self, addr: &SocketAddr) {
         self.0.remove(addr);
+    }
+
+    /// May a lost query to `addr` be sent once more? Yes once a minute, whichever lookup asks: many
+    /// lookups at once must not multiply what a silent third party gets.
+    pub fn may_retry(&mut self, now: Instant, addr: &SocketAddr) -> bool {
+        let Some(failures) = self.0.get_mut(addr) else { return true };
+        let spent = failures.retried.is_some_and(|at| now.since(at) < PAUSE);
+        if !spent {
+            failures.retried = Some(now);
+        }
+        !spent
     }
 
     /// Should `addr` be left alone for now?
@@ -73,6 +86,16 @@ mod tests {
         assert!(dead.has(at(190), &addr));
         dead.on_alive(&addr);
         assert!(!dead.has(at(190), &addr));
+    }
+
+    #[test]
+    fn one_retry_a_minute_serves_all_lookups() {
+        let (mut dead, addr) = (Unreachable::new(), "1.2.3.4:5".parse().unwrap());
+        dead.on_silent(at(0), addr);
+        assert!(dead.may_retry(at(0), &addr) && !dead.may_retry(at(59), &addr));
+        assert!(dead.may_retry(at(60), &addr));
+        dead.on_alive(&addr);
+        assert!(dead.may_retry(at(61), &addr));
     }
 
     #[test]
