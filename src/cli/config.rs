@@ -36,6 +36,8 @@ pub struct Network {
     pub peers: Vec<SocketAddr>,
     /// Use the DHT?
     pub dht: bool,
+    /// Have nothing to do with nodes whose id does not follow from their address?
+    pub enforce_node_ids: bool,
     /// Where state is kept, if anywhere.
     pub state_dir: Option<PathBuf>,
     /// The user's own time limit.
@@ -62,6 +64,7 @@ impl Network {
             bootstrap,
             peers,
             dht: !args.no_dht,
+            enforce_node_ids: args.enforce_node_ids,
             state_dir: state_dir(args.state_dir.as_deref())?,
             timeout: args.timeout,
         })

@@ -50,6 +50,7 @@ pub async fn start(network: &Network, role: Role) -> Result<Session, Failure> {
     let mut config = SessionConfig {
         listen: network.listen.clone(),
         dht: network.dht,
+        enforce_node_ids: network.enforce_node_ids,
         bootstrap: network.bootstrap.clone(),
         state_dir: network.state_dir.clone(),
         read_only: role == Role::Visitor,

@@ -11,7 +11,8 @@ pub struct Config {
     pub read_only: bool,
     /// Queries a second that one address may ask; `None` for no limit.
     pub per_ip_rate: Option<u32>,
-    /// Keep nodes whose id breaks BEP 42 out of the table.
+    /// Keep public nodes whose id breaks BEP 42 out of the table, and neither ask them in lookups nor
+    /// announce to them. They are answered all the same, as BEP 42 wants.
     pub enforce_node_ids: bool,
 }
 

@@ -11,6 +11,7 @@ use super::event::{Event, LookupId, LookupKind};
 use super::lookup::{CANDIDATES_MAX, Lookup, Next};
 use super::node::{LookupProgress, Node, Sent};
 use super::queries::Purpose;
+use super::security::is_valid_id;
 use crate::base::addr::is_believable;
 use crate::base::{InfoHash, Instant, Key, NodeId};
 use crate::wire::krpc::{Method, Reply};
@@ -56,7 +57,7 @@ impl Node {
         let id = LookupId(self.name());
         let mut lookup = Lookup::new(now, kind, target, own_account);
         lookup.port = port;
-        lookup.ids_follow = self.table.ids_follow();
+        lookup.ids_follow = self.config.enforce_node_ids || self.table.ids_follow();
         self.table.on_lookup(now, target);
         self.feed(now, &mut lookup);
         if let LookupKind::GetPeers(info_hash) | LookupKind::Announce(info_hash) = kind {
@@ -91,6 +92,11 @@ impl Node {
         }
     }
 
+    // Do our settings let us ask this node?
+    fn is_acceptable(&self, id: NodeId, addr: &SocketAddr) -> bool {
+        !self.config.enforce_node_ids || is_valid_id(id, addr.ip())
+    }
+
     // Whom to start from: the closest contacts; with few of them, also those of the last run and
     // the bootstrap nodes. If that was not enough, whoever is in the table, silent or not.
     fn feed(&mut self, now: Instant, lookup: &mut Lookup) {
@@ -105,7 +111,9 @@ impl Node {
         self.near = near;
         if self.table.len() < K || failed {
             for hint in self.maintenance.closest_hints(lookup.target) {
-                lookup.add_contact(hint.id, hint.addr);
+                if self.is_acceptable(hint.id, &hint.addr) {
+                    lookup.add_contact(hint.id, hint.addr);
+                }
             }
             for router in self.maintenance.routers() {
                 lookup.add_seed(*router);
@@ -186,6 +194,9 @@ impl Node {
         token: &[u8],
     ) -> Sent {
         let LookupKind::Announce(info_hash) = lookup.kind else { return Sent::Never };
+        if !self.is_acceptable(node, &to) {
+            return Sent::Never;
+        }
         let method = Method::AnnouncePeer {
             info_hash,
             port: lookup.port.unwrap_or_else(|| self.own_port()),
@@ -242,6 +253,7 @@ impl Node {
             *id != self.id
                 && is_believable(addr, from.ip())
                 && self.may_send(addr)
+                && self.is_acceptable(*id, addr)
                 && !self.unreachable.has(now, addr)
         });
         lookup.on_contacts(informant, contacts);

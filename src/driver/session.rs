@@ -33,6 +33,8 @@ pub struct SessionConfig {
     pub state_dir: Option<PathBuf>,
     /// DHT queries a second answered to one address; `None` for no limit.
     pub per_ip_rate: Option<u32>,
+    /// Have nothing to do with public nodes whose id breaks BEP 42.
+    pub enforce_node_ids: bool,
     /// Take incoming connections, and announce ourselves.
     pub accept: bool,
     /// Connections of all torrents.
@@ -48,6 +50,7 @@ impl Default for SessionConfig {
             bootstrap: Vec::new(),
             state_dir: None,
             per_ip_rate: Some(dht::PER_IP_RATE),
+            enforce_node_ids: false,
             accept: true,
             connections_max: 500,
         }
@@ -260,6 +263,7 @@ pub(super) fn node_config(
     let mut dht = dht::Config::new(Family::of(&addr));
     dht.read_only = config.read_only;
     dht.per_ip_rate = config.per_ip_rate;
+    dht.enforce_node_ids = config.enforce_node_ids;
     let mut own_addrs = vec![addr];
     if addr.ip().is_unspecified() {
         own_addrs.extend(outward_ip(addr).map(|ip| SocketAddr::new(ip, addr.port())));

@@ -43,6 +43,9 @@ pub struct NetworkArgs {
     /// Do not use the DHT
     #[arg(long, global = true, env = "TRACKLESS_NO_DHT", value_parser = FalseyValueParser::new())]
     pub no_dht: bool,
+    /// Have nothing to do with public DHT nodes whose id does not follow from their address (BEP 42)
+    #[arg(long, global = true, env = "TRACKLESS_ENFORCE_NODE_IDS", value_parser = FalseyValueParser::new())]
+    pub enforce_node_ids: bool,
     /// Where DHT contacts and resume data are kept
     #[arg(long, global = true, value_name = "DIR", env = "TRACKLESS_STATE_DIR")]
     pub state_dir: Option<PathBuf>,

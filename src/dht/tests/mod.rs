@@ -3,6 +3,7 @@
 mod chaos;
 mod flood;
 mod hostile;
+mod identity;
 mod life;
 mod net;
 mod store;
