@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::{InfoHash, Key};
 
 const ID: NodeId = NodeId::new(*b"abcdefghij0123456789");
 const HASH: InfoHash = InfoHash::new(*b"mnopqrstuvwxyz123456");
