@@ -161,14 +161,14 @@ pub enum HandlerAction {
     /// Make trackless the program for magnet links
     #[command(after_help = "Example:\n  trackless handler install --dry-run")]
     Install {
-        /// Say what would be written, write nothing
+        /// Say what would be written and run; do neither
         #[arg(long, env = "TRACKLESS_DRY_RUN", value_parser = FalseyValueParser::new())]
         dry_run: bool,
     },
     /// Undo `install`: the program that had magnet links before gets them back
     #[command(after_help = "Example:\n  trackless handler remove")]
     Remove {
-        /// Say what would be written, write nothing
+        /// Say what would be written and run; do neither
         #[arg(long, env = "TRACKLESS_DRY_RUN", value_parser = FalseyValueParser::new())]
         dry_run: bool,
     },
@@ -220,7 +220,8 @@ Examples:
   trackless info 'magnet:?xt=urn:btih:...' --json";
 
 const HANDLER_EXAMPLES: &str = "\
-Needs no root: writes a .desktop file and mimeapps.list in this user's own folders.
+Needs no root: writes a .desktop file in this user's own folder, and gives it the links with xdg-mime, or in
+mimeapps.list where there is no xdg-mime.
 
 Example:
   trackless handler install";

@@ -5,6 +5,8 @@ use std::path::Path;
 
 /// The name of our desktop entry.
 pub const DESKTOP_ID: &str = "trackless.desktop";
+/// What a magnet link is to a desktop.
+pub const MAGNET: &str = "x-scheme-handler/magnet";
 
 /// Our desktop entry. `previous` is what had the links before.
 pub fn entry(program: &Path, previous: Option<&str>) -> String {
@@ -115,7 +117,6 @@ fn quoted(program: &str) -> String {
     quoted
 }
 
-const MAGNET: &str = "x-scheme-handler/magnet";
 const DEFAULTS: &str = "[Default Applications]";
 const PREVIOUS: &str = "X-Trackless-Previous";
 

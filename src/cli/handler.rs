@@ -1,6 +1,6 @@
 //! `trackless handler`: makes trackless the program that a desktop starts for `magnet:` links, and
-//! undoes it. Follows the freedesktop.org rules for desktop entries and MIME associations by
-//! editing this user's own files; no root, no other program.
+//! undoes it (freedesktop.org: desktop entries, MIME associations). `xdg-mime` does it where it is
+//! installed; elsewhere this user's own `mimeapps.list` is edited. No root.
 //!
 //! What had the links before is kept inside our own desktop entry, so that `remove` can give them
 //! back without a state file.
@@ -16,7 +16,9 @@ use super::args::{HandlerAction, HandlerArgs};
 use super::desktop::{self, DESKTOP_ID};
 use super::exit::{Code, Failure};
 use super::files;
+use super::format::escape;
 use super::output::Console;
+use super::xdg_mime::{self, XdgMime};
 
 /// Runs the verb.
 pub fn run(args: &HandlerArgs, console: &Console) -> Result<(), Failure> {
@@ -51,12 +53,11 @@ impl Desktop {
         let configs = list("XDG_CONFIG_DIRS", "/etc/xdg");
         let data = list("XDG_DATA_DIRS", "/usr/local/share:/usr/share");
         let applications = dirs.data_dir().join("applications");
-        let system_associations = configs
-            .iter()
-            .map(|dir| dir.join("mimeapps.list"))
-            .chain([applications.join("mimeapps.list")])
-            .chain(data.iter().map(|dir| dir.join("applications/mimeapps.list")))
-            .collect();
+        let folders = configs
+            .into_iter()
+            .chain([applications.clone()])
+            .chain(data.iter().map(|dir| dir.join("applications")));
+        let system_associations = folders.map(|dir| dir.join("mimeapps.list")).collect();
         Ok(Self {
             entry: applications.join(DESKTOP_ID),
             associations: dirs.config_dir().join("mimeapps.list"),
@@ -76,11 +77,25 @@ impl Desktop {
             other => other.clone(),
         };
         let entry = desktop::entry(&program, previous.as_deref());
-        let list = desktop::with_default(&list, Some(&format!("{DESKTOP_ID};")));
-        let changes =
-            [(&self.entry, Some(entry.as_str())), (&self.associations, Some(list.as_str()))];
-        let files = apply(&changes, dry_run)?;
-        report(console, "install", &files, previous.as_deref(), dry_run);
+        let taken = desktop::with_default(&list, Some(&format!("{DESKTOP_ID};")));
+        let mut done = Done { previous, dry_run, ..Done::default() };
+        // xdg-mime gives links only to what is installed.
+        done.apply(&self.entry, Some(&entry))?;
+        let is_ours = before.as_deref().is_some_and(desktop::is_ours);
+        let is_unseen = dry_run && !self.entry.is_file();
+        if let Some(tool) = XdgMime::find()
+            && !(is_ours && (tool.is_ours() || is_unseen))
+        {
+            done.hand_over(DESKTOP_ID, console);
+        }
+        let now = read(&self.associations)?.unwrap_or_default();
+        let is_ours = desktop::default_handler(&now).is_some_and(|h| desktop::is_ours(&h));
+        if is_ours {
+            done.note_changed(&self.associations, list != now);
+        } else {
+            done.apply(&self.associations, Some(&taken))?;
+        }
+        done.report("install", console);
         Ok(())
     }
 
@@ -88,32 +103,30 @@ impl Desktop {
         let entry = read(&self.entry)?;
         let previous = entry.as_deref().and_then(desktop::previous);
         let list = read(&self.associations)?.unwrap_or_default();
-        let is_ours = desktop::default_handler(&list).is_some_and(|h| desktop::is_ours(&h));
         // Another program took the links in the meantime: they stay with it.
-        let restored = is_ours.then(|| desktop::with_default(&list, previous.as_deref()));
-        let mut changes = Vec::new();
-        if let Some(list) = &restored {
-            changes.push((&self.associations, Some(list.as_str())));
+        let is_listed = desktop::default_handler(&list).is_some_and(|h| desktop::is_ours(&h));
+        let tool = XdgMime::find();
+        let is_ours = is_listed || tool.as_ref().is_some_and(XdgMime::is_ours);
+        let mut done = Done { previous: previous.filter(|_| is_ours), dry_run, ..Done::default() };
+        if let (Some(_), Some(previous)) = (tool, done.previous.clone()) {
+            done.hand_over(first(&previous), console);
+        }
+        if is_listed {
+            // xdg-mime knows one program and no "none": the list becomes what it was.
+            let restored = desktop::with_default(&list, done.previous.as_deref());
+            done.apply(&self.associations, Some(&restored))?;
         }
         if entry.is_some() {
-            changes.push((&self.entry, None));
+            done.apply(&self.entry, None)?;
         }
-        let files = apply(&changes, dry_run)?;
-        report(console, "remove", &files, previous.as_deref().filter(|_| is_ours), dry_run);
+        done.report("remove", console);
         Ok(())
     }
 
     fn status(&self, console: &Console) -> Result<(), Failure> {
-        let mut handler = None;
-        for file in std::iter::once(&self.associations).chain(&self.system_associations) {
-            // A system file that cannot be read decides nothing.
-            let list = fs::read_to_string(file).unwrap_or_default();
-            handler = desktop::default_handler(&list);
-            if handler.is_some() {
-                break;
-            }
-        }
-        let first = handler.as_deref().and_then(|h| h.split(';').next());
+        let tool = XdgMime::find().and_then(|tool| tool.default);
+        let handler = tool.or_else(|| self.listed());
+        let first = handler.as_deref().map(first);
         let installed = self.entry.is_file() && first == Some(DESKTOP_ID);
         console.record(
             || first.unwrap_or("none").to_owned(),
@@ -125,43 +138,92 @@ impl Desktop {
         }
         Ok(())
     }
+
+    // What the lists say, in the order in which desktops read them.
+    fn listed(&self) -> Option<String> {
+        let lists = std::iter::once(&self.associations).chain(&self.system_associations);
+        // A file that cannot be read decides nothing.
+        let mut texts = lists.map(|file| fs::read_to_string(file).unwrap_or_default());
+        texts.find_map(|list| desktop::default_handler(&list))
+    }
 }
 
-// Writes (`Some`) and deletes (`None`) what differs; returns what was or would be touched.
-fn apply(changes: &[(&PathBuf, Option<&str>)], dry_run: bool) -> Result<Vec<PathBuf>, Failure> {
-    let mut touched = Vec::new();
-    for &(path, content) in changes {
+fn first(handlers: &str) -> &str {
+    handlers.split(';').next().unwrap_or_default()
+}
+
+// What was changed, or would be.
+#[derive(Default)]
+struct Done {
+    dry_run: bool,
+    files: Vec<PathBuf>,
+    commands: Vec<String>,
+    previous: Option<String>,
+}
+
+impl Done {
+    // Writes (`Some`) or deletes (`None`) a file that is not so yet.
+    fn apply(&mut self, path: &Path, content: Option<&str>) -> Result<(), Failure> {
         if read(path)?.as_deref() == content {
-            continue;
+            return Ok(());
         }
-        touched.push(path.clone());
-        if dry_run {
-            continue;
+        self.note_changed(path, true);
+        if self.dry_run {
+            return Ok(());
         }
         match content {
             Some(content) => replace(path, content),
             None => fs::remove_file(path),
         }
-        .map_err(|e| Failure::io(path.display(), &e))?;
+        .map_err(|e| Failure::io(path.display(), &e))
     }
-    Ok(touched)
-}
 
-fn report(console: &Console, action: &str, files: &[PathBuf], previous: Option<&str>, dry: bool) {
-    if console.is_json() {
-        let files: Vec<_> = files.iter().map(|f| f.to_string_lossy()).collect();
-        console.record(String::new, || {
-            json!({"code": 0, "action": action, "files": files, "previous": previous, "dry_run": dry})
-        });
-        return;
+    // Has xdg-mime give the links to an entry. The list is edited afterwards as far as that has not
+    // happened.
+    fn hand_over(&mut self, entry: &str, console: &Console) {
+        let command = xdg_mime::command_line(entry);
+        if !self.dry_run
+            && let Err(error) = xdg_mime::set_default(entry)
+        {
+            console.warn(&format!("{command}: {error}: editing mimeapps.list instead"));
+            return;
+        }
+        self.commands.push(command);
     }
-    for file in files {
-        console.record(|| Console::path_text(file), || json!(null));
+
+    fn note_changed(&mut self, path: &Path, has_changed: bool) {
+        if has_changed && !self.files.iter().any(|file| file == path) {
+            self.files.push(path.to_owned());
+        }
     }
-    match (files.is_empty(), dry) {
-        (true, _) => console.note("nothing to change"),
-        (false, true) => console.note("these would be written; nothing was"),
-        (false, false) => {}
+
+    fn report(&self, action: &str, console: &Console) {
+        if console.is_json() {
+            let files: Vec<_> = self.files.iter().map(|f| f.to_string_lossy()).collect();
+            console.record(String::new, || {
+                json!({
+                    "code": 0,
+                    "action": action,
+                    "files": files,
+                    "commands": self.commands,
+                    "previous": self.previous,
+                    "dry_run": self.dry_run,
+                })
+            });
+            return;
+        }
+        for file in &self.files {
+            console.record(|| Console::path_text(file), || json!(null));
+        }
+        let verb = if self.dry_run { "would run" } else { "ran" };
+        for command in &self.commands {
+            console.note(&format!("{verb}: {}", escape(command)));
+        }
+        match (self.files.is_empty() && self.commands.is_empty(), self.dry_run) {
+            (true, _) => console.note("nothing to change"),
+            (false, true) => console.note("these would be written; nothing was"),
+            (false, false) => {}
+        }
     }
 }
 

@@ -31,6 +31,7 @@ mod shell;
 mod signals;
 mod stage;
 mod verify;
+mod xdg_mime;
 
 use std::process::ExitCode;
 use std::sync::Arc;
