@@ -15,7 +15,8 @@ pub struct LookupId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PingId(pub u64);
 
-/// An effect that the host carries out. The host drains these after every call.
+/// An effect that the host carries out. The host drains these after every call; one that sends many
+/// datagrams at once takes them from `Node::datagrams` and the rest with `Node::poll_event`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     /// Send this datagram.

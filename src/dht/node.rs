@@ -19,6 +19,7 @@ use super::table::{Admission, Near, Table};
 use super::unreachable::Unreachable;
 use super::vote::AddressVote;
 use crate::base::addr::{Family, canonical, is_sendable};
+use crate::base::datagrams::DatagramQueue;
 use crate::base::limits::{DATAGRAM_READ_MAX, DATAGRAM_SEND_MAX};
 use crate::base::{Instant, NodeId, Rng, Seed};
 use crate::wire::krpc::{self, Body, Message, Method, QueryHead, Reply};
@@ -43,7 +44,8 @@ pub struct Node {
     // Reused from lookup to lookup.
     pub(super) near: Vec<Near>,
     self_addrs: Vec<SocketAddr>,
-    outputs: VecDeque<Output>,
+    pub(super) outbox: DatagramQueue,
+    events: VecDeque<Event>,
 }
 
 /// How a running lookup is doing.
@@ -88,7 +90,8 @@ impl Node {
             stats: Stats::default(),
             near: Vec::new(),
             self_addrs: Vec::new(),
-            outputs: VecDeque::new(),
+            outbox: DatagramQueue::new(DATAGRAMS_WAITING_MAX),
+            events: VecDeque::new(),
             config,
             rng,
         }
@@ -99,7 +102,7 @@ impl Node {
         self.stats.received += 1;
         self.stats.received_bytes += datagram.len() as u64;
         let from = canonical(from);
-        if Family::of(&from) != self.config.family || !is_sendable(&from) || self.is_self(&from) {
+        if !self.may_send(&from) {
             self.stats.dropped.bad_source += 1;
             return;
         }
@@ -142,7 +145,19 @@ impl Node {
 
     /// The next thing for the host to do. Drained after every call.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let transmit = self.outbox.pop().map(|(to, datagram)| Output::Transmit { to, datagram });
+        transmit.or_else(|| self.poll_event().map(Output::Event))
+    }
+
+    /// The datagrams that wait to be sent, for a host that sends them together and then clears the
+    /// queue. What it leaves comes out of [`Node::poll_output`].
+    pub fn datagrams(&mut self) -> &mut DatagramQueue {
+        &mut self.outbox
+    }
+
+    /// The next piece of news.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
     }
 
     /// When `handle_timeout` has to be called.
@@ -334,33 +349,28 @@ impl Node {
         }
         let rtt = self.table.rtt(&to);
         let tid = self.queries.begin(now, &mut self.rng, to, expect, purpose, rtt);
-        let mut datagram = Vec::with_capacity(QUERY_USUAL_LEN);
         let head = QueryHead { tid: &tid, id: self.id, read_only: self.config.read_only };
-        krpc::encode_query(&mut datagram, head, method);
         Stats::count(&mut self.stats.queries_out, method);
-        self.transmit(to, datagram);
+        let len = self.outbox.push_with(to, |out| krpc::encode_query(out, head, method));
+        self.on_queued(len);
         Sent::Yes
     }
 
-    /// Hands a datagram to the host. The last gate: nothing passes to where nothing may be sent.
-    pub(super) fn transmit(&mut self, to: SocketAddr, datagram: Vec<u8>) {
-        assert!(datagram.len() <= DATAGRAM_SEND_MAX, "every encoder keeps to its limit");
-        if !self.may_send(&to) {
-            self.stats.dropped.bad_destination += 1;
-            return;
-        }
-        if self.outputs.len() >= OUTPUTS_MAX {
+    /// A datagram was put into the outbox, or not if that is full. Nothing else is ever put there:
+    /// queries go where `may_send` allows, answers to whence a query came through the same gate.
+    pub(super) fn on_queued(&mut self, len: Option<usize>) {
+        let Some(len) = len else {
             self.stats.dropped.outputs_full += 1;
             return;
-        }
+        };
+        assert!(len <= DATAGRAM_SEND_MAX, "every encoder keeps to its limit");
         self.stats.sent += 1;
-        self.stats.sent_bytes += datagram.len() as u64;
-        self.outputs.push_back(Output::Transmit { to, datagram });
+        self.stats.sent_bytes += len as u64;
     }
 
     /// Tells the host. Events are never dropped: each answers to a command or to a change of ours.
     pub(super) fn emit(&mut self, event: Event) {
-        self.outputs.push_back(Output::Event(event));
+        self.events.push_back(event);
     }
 
     /// May anything be sent to `addr`?
@@ -400,9 +410,9 @@ impl Node {
     }
 }
 
-/// Outputs that wait for the host. It drains them after every call, so this is never reached.
-const OUTPUTS_MAX: usize = 8_192;
+/// Datagrams that wait for the host: it drains them after every call, or after a turn's worth of
+/// some hundred calls, so this is never reached. Ten megabytes of the longest.
+const DATAGRAMS_WAITING_MAX: usize = 8_192;
 /// Contacts saved: a full table has some 300.
 const SAVED_MAX: usize = 512;
-const QUERY_USUAL_LEN: usize = 160;
 const USUAL_PORT: u16 = 6881;

@@ -16,7 +16,7 @@ use crate::base::addr::{Family, is_private, network};
 use crate::base::bounded::{LimitedMap, TokenBucket};
 use crate::base::limits::DATAGRAM_SEND_MAX;
 use crate::base::{InfoHash, Instant, Key, NodeId, Rng};
-use crate::wire::krpc::{self, Answer, ErrorCode, Fault, Message, Method, Query};
+use crate::wire::krpc::{self, Answer, ErrorCode, Extra, Fault, Message, Method, Query};
 
 /// The answering half of a node.
 #[derive(Debug)]
@@ -88,13 +88,10 @@ impl Node {
             Err(fault) => Err(Refusal { code: ErrorCode::Protocol, text: fault_text(fault) }),
         };
         match (result, query) {
-            (Ok(datagram), Ok(query)) => {
-                self.transmit(from, datagram);
-                if !message.read_only {
-                    self.consider_querier(now, query.id, from);
-                }
+            (Ok(()), Ok(query)) if !message.read_only => {
+                self.consider_querier(now, query.id, from);
             }
-            (Ok(_), Err(_)) => {}
+            (Ok(()), _) => {}
             (Err(refusal), _) => self.refuse(now, from, message.tid, refusal),
         }
     }
@@ -104,19 +101,21 @@ impl Node {
             self.stats.dropped.error_limited += 1;
             return;
         }
-        let mut datagram = Vec::with_capacity(96);
-        krpc::encode_error(&mut datagram, tid, refusal.code, refusal.text);
+        let Refusal { code, text } = refusal;
+        let len = self.outbox.push_with(to, |out| krpc::encode_error(out, tid, code, text));
         self.stats.errors_out += 1;
-        self.transmit(to, datagram);
+        self.on_queued(len);
     }
 
+    // First everything that an answer needs is gathered, then it is written once, to where the host
+    // takes it from.
     fn answer(
         &mut self,
         now: Instant,
         from: SocketAddr,
         tid: &[u8],
         query: &Query<'_>,
-    ) -> Result<Vec<u8>, Refusal> {
+    ) -> Result<(), Refusal> {
         let mut token = None;
         self.server.values.clear();
         let wants_nodes = query.want.is_none_or(|want| want.has(self.config.family));
@@ -143,22 +142,24 @@ impl Node {
         if let Some(target) = with_nodes {
             self.collect_contacts(target, from);
         }
+        let nodes = with_nodes.map(|_| &self.server.nodes[..]);
+        let (nodes, nodes6, len_max) = match self.config.family {
+            Family::V4 => (nodes, None, DATAGRAM_SEND_MAX),
+            Family::V6 => (None, nodes, ANSWER_V6_MAX),
+        };
         let answer = Answer {
             tid,
             to: from,
             id: self.id,
-            nodes: with_nodes.map(|_| &self.server.nodes[..]),
+            nodes,
+            nodes6,
             token: token.as_ref().map(|t| &t[..]),
             values: &self.server.values,
+            extra: Extra::None,
         };
-        let len_max = match self.config.family {
-            Family::V4 => DATAGRAM_SEND_MAX,
-            Family::V6 => ANSWER_V6_MAX,
-        };
-        // Room for the contacts; peers may make it grow once.
-        let mut datagram = Vec::with_capacity(ANSWER_USUAL_LEN);
-        krpc::encode_answer(&mut datagram, &answer, len_max);
-        Ok(datagram)
+        let len = self.outbox.push_with(from, |out| krpc::encode_answer(out, &answer, len_max));
+        self.on_queued(len);
+        Ok(())
     }
 
     // Contacts of a private network mean nothing to somebody outside.
@@ -246,7 +247,6 @@ fn fault_text(fault: Fault) -> &'static str {
 const PEERS_PER_ANSWER_MAX: usize = 100;
 // BEP 32 wants answers of at most 1024 bytes.
 const ANSWER_V6_MAX: usize = 1_024;
-const ANSWER_USUAL_LEN: usize = 384;
 /// Addresses whose rate is remembered: with some 100 bytes each, below two megabytes.
 pub(super) const RATES_TRACKED_MAX: usize = 16_384;
 // What an address may ask at once after a silence, in seconds of its rate.

@@ -196,6 +196,9 @@ impl EventLoop {
     // ---- what the engine wants done ----
 
     fn carry_out(&mut self) {
+        for (socket, datagrams) in self.engine.datagrams() {
+            self.udp.send_all(socket, datagrams);
+        }
         while let Some(output) = self.engine.poll_output() {
             match output {
                 engine::Output::Transmit { socket, to, datagram } => {

@@ -8,6 +8,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 
 use crate::base::addr::canonical;
+use crate::base::datagrams::DatagramQueue;
 use crate::base::limits::DATAGRAM_READ_MAX;
 use crate::engine::SocketId;
 
@@ -51,6 +52,14 @@ impl UdpSockets {
                 }
             }
         }
+    }
+
+    /// Sends all that waits.
+    pub(super) fn send_all(&mut self, socket: SocketId, datagrams: &mut DatagramQueue) {
+        for (to, datagram) in datagrams.iter() {
+            self.send(socket, to, datagram);
+        }
+        datagrams.clear();
     }
 
     pub(super) fn send(&mut self, socket: SocketId, to: SocketAddr, datagram: &[u8]) {

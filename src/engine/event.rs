@@ -20,7 +20,8 @@ pub struct TorrentId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommandId(pub u64);
 
-/// An effect that the host carries out. The host drains these after every call.
+/// An effect that the host carries out. The host drains these after every call; one that sends many
+/// datagrams at once takes them from `Engine::datagrams` first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     /// Send a datagram.

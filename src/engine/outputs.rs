@@ -145,13 +145,9 @@ impl Engine {
 
     pub(super) fn drain_node(&mut self, now: Instant, at: usize) {
         let socket = self.nodes[at].socket;
-        while let Some(output) = self.nodes[at].node.poll_output() {
-            match output {
-                dht::Output::Transmit { to, datagram } => {
-                    self.outputs.push_back(Output::Transmit { socket, to, datagram });
-                }
-                dht::Output::Event(event) => self.on_node_event(now, socket, event),
-            }
+        // Datagrams stay where they are until the host takes them.
+        while let Some(event) = self.nodes[at].node.poll_event() {
+            self.on_node_event(now, socket, event);
         }
     }
 

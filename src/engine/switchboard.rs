@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use crate::base::addr::Family;
+use crate::base::datagrams::DatagramQueue;
 use crate::base::limits::{DHT_COMMANDS_MAX, TORRENTS_MAX};
 use crate::base::time::soonest;
 use crate::base::{InfoHash, Instant, NodeId, Rng, Seed};
@@ -100,7 +101,18 @@ impl Engine {
 
     /// The next effect for the host to carry out.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        self.outputs.pop_front().or_else(|| {
+            self.nodes.iter_mut().find_map(|slot| {
+                let (to, datagram) = slot.node.datagrams().pop()?;
+                Some(Output::Transmit { socket: slot.socket, to, datagram })
+            })
+        })
+    }
+
+    /// The datagrams that wait to be sent, socket by socket, for a host that sends them together and
+    /// then clears the queues. What it leaves comes out of [`Engine::poll_output`].
+    pub fn datagrams(&mut self) -> impl Iterator<Item = (SocketId, &mut DatagramQueue)> {
+        self.nodes.iter_mut().map(|slot| (slot.socket, slot.node.datagrams()))
     }
 
     /// When to call [`Engine::handle_timeout`] next.

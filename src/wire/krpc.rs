@@ -1,19 +1,21 @@
-//! KRPC, the messages of the DHT (BEP 5, 32, 42, 43): a borrowed decoder and encoders that append
-//! to a buffer. Neither allocates.
+//! KRPC, the messages of the DHT (BEP 5, 32, 42, 43): a borrowed decoder here, and encoders that
+//! append to a buffer in `query` and `answer`. Neither allocates.
 //!
 //! Strict in what we send; tolerant of the order of keys, odd transaction ids, a missing `v`, a
 //! missing `implied_port` and unknown methods. Bytes that are no message are an error and deserve
 //! silence; a query whose arguments are wrong keeps its transaction id, because BEP 5 wants error
 //! 203 for it. Does not judge addresses, tokens or ids: that is the node's work.
 
+mod answer;
 mod query;
 
 use std::net::SocketAddr;
 
+pub use self::answer::{Answer, ErrorCode, Extra, Signed, encode_answer, encode_error};
 pub use self::query::{Fault, Method, Query, QueryHead, Want, encode_query};
 use crate::base::NodeId;
 use crate::base::addr::Family;
-use crate::wire::bencode::{self, BencodeError, Limits, List, Value, Writer};
+use crate::wire::bencode::{self, BencodeError, Limits, List, Value};
 use crate::wire::compact;
 
 /// A transaction id is echoed up to this length. Real ones have 2 to 8 bytes; beyond 32 a query
@@ -194,121 +196,6 @@ fn decode_error(e: Option<Value<'_>>) -> ErrorReply<'_> {
 // BEP 42 wants address and port; its first drafts had the address alone.
 fn decode_ip(bytes: &[u8]) -> Option<SocketAddr> {
     compact::peer(bytes).or_else(|| Some(SocketAddr::new(compact::ip_addr(bytes)?, 0)))
-}
-
-/// An answer that we send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer<'a> {
-    /// The query's `t`.
-    pub tid: &'a [u8],
-    /// Who asked: told to it as `ip` (BEP 42).
-    pub to: SocketAddr,
-    /// Us.
-    pub id: NodeId,
-    /// The closest contacts, all of one family; `None` for no such key.
-    pub nodes: Option<&'a [(NodeId, SocketAddr)]>,
-    /// What an announce has to show.
-    pub token: Option<&'a [u8]>,
-    /// Peers, of which as many are written as fit; no key if there is none.
-    pub values: &'a [SocketAddr],
-}
-
-/// Appends an answer of at most `len_max` bytes. Peers that do not fit are left out.
-pub fn encode_answer(out: &mut Vec<u8>, answer: &Answer<'_>, len_max: usize) {
-    let start = out.len();
-    let mut w = Writer::new(out);
-    w.dict().bytes(b"ip").bytes_len(compact::peer_len(Family::of(&answer.to)));
-    compact::put_peer(out, answer.to);
-    let mut w = Writer::new(out);
-    w.bytes(b"r").dict().bytes(b"id").bytes(answer.id.as_bytes());
-    if let Some(nodes) = answer.nodes {
-        encode_nodes(out, nodes, Family::of(&answer.to));
-    }
-    let mut w = Writer::new(out);
-    if let Some(token) = answer.token {
-        w.bytes(b"token").bytes(token);
-    }
-    let tail = ANSWER_TAIL_LEN + answer.tid.len();
-    encode_values(out, answer.values, (start + len_max).saturating_sub(tail));
-    let mut w = Writer::new(out);
-    w.end().bytes(b"t").bytes(answer.tid).bytes(b"v").bytes(VERSION).bytes(b"y").bytes(b"r").end();
-}
-
-// The family of the key is that of the contacts; of an empty list, that of the one who asked.
-fn encode_nodes(out: &mut Vec<u8>, nodes: &[(NodeId, SocketAddr)], asked: Family) {
-    let family = nodes.first().map_or(asked, |(_, addr)| Family::of(addr));
-    let mut w = Writer::new(out);
-    match family {
-        Family::V4 => w.bytes(b"nodes"),
-        Family::V6 => w.bytes(b"nodes6"),
-    };
-    w.bytes_len(nodes.len() * compact::node_len(family));
-    for (id, addr) in nodes {
-        debug_assert_eq!(Family::of(addr), family, "one family a list");
-        compact::put_node(out, *id, *addr);
-    }
-}
-
-fn encode_values(out: &mut Vec<u8>, values: &[SocketAddr], end_max: usize) {
-    let item = |addr: &SocketAddr| match Family::of(addr) {
-        Family::V4 => b"6:".len() + compact::PEER_V4_LEN,
-        Family::V6 => b"18:".len() + compact::PEER_V6_LEN,
-    };
-    let mut room = end_max.saturating_sub(out.len() + b"6:valuesle".len());
-    let fitting = values
-        .iter()
-        .take_while(|addr| match room.checked_sub(item(addr)) {
-            Some(left) => {
-                room = left;
-                true
-            }
-            None => false,
-        })
-        .count();
-    if fitting == 0 {
-        return;
-    }
-    Writer::new(out).bytes(b"values").list();
-    for addr in values.iter().take(fitting) {
-        Writer::new(out).bytes_len(compact::peer_len(Family::of(addr)));
-        compact::put_peer(out, *addr);
-    }
-    Writer::new(out).end();
-}
-
-// `e1:t32:` (without the id itself), `1:v4:TLxx`, `1:y1:re`.
-const ANSWER_TAIL_LEN: usize = 7 + 9 + 7;
-
-/// The error codes of BEP 5.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorCode {
-    /// 201
-    Generic,
-    /// 202
-    Server,
-    /// 203: malformed, invalid arguments or a bad token.
-    Protocol,
-    /// 204
-    MethodUnknown,
-}
-
-impl ErrorCode {
-    /// The number on the wire.
-    pub fn number(self) -> i64 {
-        match self {
-            ErrorCode::Generic => 201,
-            ErrorCode::Server => 202,
-            ErrorCode::Protocol => 203,
-            ErrorCode::MethodUnknown => 204,
-        }
-    }
-}
-
-/// Appends an error.
-pub fn encode_error(out: &mut Vec<u8>, tid: &[u8], code: ErrorCode, text: &str) {
-    let mut w = Writer::new(out);
-    w.dict().bytes(b"e").list().int(code.number()).bytes(text.as_bytes()).end();
-    w.bytes(b"t").bytes(tid).bytes(b"v").bytes(VERSION).bytes(b"y").bytes(b"e").end();
 }
 
 #[cfg(test)]

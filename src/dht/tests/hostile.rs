@@ -11,7 +11,7 @@ use crate::base::addr::Family;
 use crate::base::{InfoHash, NodeId, Rng as Chance};
 use crate::dht::{Event, make_id};
 use crate::wire::compact;
-use crate::wire::krpc::{self, Answer, Body, Message, Method, QueryHead};
+use crate::wire::krpc::{self, Answer, Body, Extra, Message, Method, QueryHead};
 
 pub(super) const HASH: InfoHash = InfoHash::new([0x5a; 20]);
 pub(super) const PING: &[u8] = b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:t2:aa1:y1:qe";
@@ -63,7 +63,9 @@ pub(super) fn answer_to(
     let tid = Message::decode(query).unwrap().tid;
     let mut out = Vec::new();
     let token = Some(&b"token"[..]);
-    let answer = Answer { tid, to: seen_at, id, nodes: Some(nodes), token, values };
+    let nodes = Some(nodes);
+    let (nodes6, extra) = (None, Extra::None);
+    let answer = Answer { tid, to: seen_at, id, nodes, nodes6, token, values, extra };
     krpc::encode_answer(&mut out, &answer, 100_000);
     out
 }

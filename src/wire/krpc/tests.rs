@@ -206,9 +206,11 @@ fn answer_never_exceeds_its_limit() {
                     tid: &[7; 32][..tid_len],
                     to: peer.parse().unwrap(),
                     id: ID,
-                    nodes: Some(&nodes),
+                    nodes: Some(&nodes).filter(|_| peer.starts_with('1')).map(Vec::as_slice),
+                    nodes6: Some(&nodes).filter(|_| peer.starts_with('[')).map(Vec::as_slice),
                     token: Some(b"12345678"),
                     values: &values,
+                    extra: Extra::None,
                 };
                 let mut out = b"before".to_vec();
                 encode_answer(&mut out, &answer, limit);
@@ -218,6 +220,60 @@ fn answer_never_exceeds_its_limit() {
                 assert!(reply.peers().count() > 0);
             }
         }
+    }
+}
+
+// Whatever else is in an answer is whole, in its place, and leaves the rest its room.
+#[test]
+fn extras_are_written_whole_and_in_order() {
+    let nodes = vec![(ID, "1.2.3.4:6".parse().unwrap()); 8];
+    let nodes6 = vec![(ID, "[2001:db8::1]:6".parse().unwrap()); 8];
+    let values: Vec<SocketAddr> = vec!["1.2.3.4:5".parse().unwrap(); 500];
+    let value = [b"700:".to_vec(), vec![b'x'; 700]].concat();
+    let signed = Signed { public_key: &[1; 32], signature: &[2; 64] };
+    for extra in [
+        Extra::None,
+        Extra::Scrape { seeds: &[3; 256], peers: &[4; 256] },
+        Extra::Item { signed: Some(signed), seq: Some(i64::MIN), value: Some(&value) },
+        Extra::Item { signed: None, seq: Some(7), value: None },
+        Extra::Item { signed: None, seq: None, value: Some(b"3:abc") },
+        Extra::Samples { interval: 60, total: 12_345, samples: &[5; 400] },
+    ] {
+        let answer = Answer {
+            tid: b"abcd",
+            to: "9.9.9.9:9".parse().unwrap(),
+            id: ID,
+            nodes: Some(&nodes),
+            nodes6: Some(&nodes6),
+            token: Some(b"12345678"),
+            values: &values,
+            extra,
+        };
+        let mut out = Vec::new();
+        encode_answer(&mut out, &answer, 1200);
+        assert!(out.len() <= 1200 && canonical(&out), "{extra:?}: {}", out.len());
+        let top = bencode::parse(&out, Limits::MESSAGE).unwrap().dict().unwrap();
+        let r = top.get(b"r").unwrap().dict().unwrap();
+        let bytes = |key: &[u8]| r.get(key).and_then(Value::bytes);
+        let int = |key: &[u8]| r.get(key).and_then(Value::int);
+        match extra {
+            Extra::None => assert_eq!(r.iter().count(), 5),
+            Extra::Scrape { seeds, peers } => {
+                assert_eq!((bytes(b"BFsd"), bytes(b"BFpe")), (Some(seeds), Some(peers)));
+            }
+            Extra::Item { signed, seq, value } => {
+                assert_eq!(bytes(b"k"), signed.map(|s| s.public_key));
+                assert_eq!(bytes(b"sig"), signed.map(|s| s.signature));
+                assert_eq!(int(b"seq"), seq);
+                let value = value.map(|v| bencode::parse(v, Limits::MESSAGE).unwrap());
+                assert_eq!(r.get(b"v"), value);
+            }
+            Extra::Samples { interval, total, samples } => {
+                assert_eq!((int(b"interval"), int(b"num")), (Some(interval), Some(total)));
+                assert_eq!(bytes(b"samples"), Some(samples));
+            }
+        }
+        assert!(!bytes(b"nodes").unwrap().is_empty(), "{extra:?}");
     }
 }
 
@@ -272,11 +328,14 @@ proptest! {
         id in any::<[u8; 20]>(),
         to in any::<([u8; 4], u16)>(),
         nodes in prop::option::of(prop::collection::vec(any::<([u8; 20], [u8; 4], u16)>(), 0..=8)),
+        nodes6 in prop::option::of(prop::collection::vec(any::<([u8; 20], [u8; 16], u16)>(), 0..=8)),
         token in prop::option::of(prop::collection::vec(any::<u8>(), 0..20)),
         v4 in prop::collection::vec(any::<([u8; 4], u16)>(), 0..10),
         v6 in prop::collection::vec(any::<([u8; 16], u16)>(), 0..10),
     ) {
         let nodes: Option<Vec<_>> = nodes.map(|nodes| nodes.into_iter()
+            .map(|(id, ip, port)| (NodeId::new(id), SocketAddr::from((ip, port)))).collect());
+        let nodes6: Option<Vec<_>> = nodes6.map(|nodes| nodes.into_iter()
             .map(|(id, ip, port)| (NodeId::new(id), SocketAddr::from((ip, port)))).collect());
         let values: Vec<SocketAddr> =
             v4.into_iter().map(SocketAddr::from).chain(v6.into_iter().map(SocketAddr::from)).collect();
@@ -285,6 +344,8 @@ proptest! {
             to: SocketAddr::from(to),
             id: NodeId::new(id),
             nodes: nodes.as_deref(),
+            nodes6: nodes6.as_deref(),
+            extra: Extra::None,
             token: token.as_deref(),
             values: &values,
         };
@@ -296,6 +357,7 @@ proptest! {
         prop_assert_eq!((back.tid, back.seen_at), (&tid[..], Some(SocketAddr::from(to))));
         prop_assert_eq!((reply.id, reply.token), (NodeId::new(id), token.as_deref()));
         prop_assert_eq!(reply.contacts(Family::V4).collect::<Vec<_>>(), nodes.unwrap_or_default());
+        prop_assert_eq!(reply.contacts(Family::V6).collect::<Vec<_>>(), nodes6.unwrap_or_default());
         prop_assert_eq!(reply.peers().collect::<Vec<_>>(), values);
     }
 
@@ -323,8 +385,10 @@ proptest! {
             to: "9.9.9.9:9".parse().unwrap(),
             id: ID,
             nodes: Some(&nodes),
+            nodes6: None,
             token: Some(b"token"),
             values: &["1.1.1.1:1".parse().unwrap()],
+            extra: Extra::None,
         };
         let mut out = Vec::new();
         encode_answer(&mut out, &answer, 1200);
