@@ -10,6 +10,7 @@ pub mod churn;
 pub mod client;
 pub mod disk;
 pub mod host;
+pub mod implicit;
 pub mod link;
 pub mod queue;
 pub mod report;
