@@ -29,6 +29,14 @@ pub const DATAGRAM_READ_MAX: usize = 8 * 1024;
 /// Bytes of a DHT datagram that we send: fits the smallest common path MTU with room to spare.
 pub const DATAGRAM_SEND_MAX: usize = 1_200;
 
+/// Bytes of an item's bencoded value (BEP 44): what every node may be expected to store.
+pub const ITEM_VALUE_MAX: usize = 1_000;
+/// Bytes of an item's salt (BEP 44).
+pub const ITEM_SALT_MAX: usize = 64;
+/// Bytes of a datagram with an item, which `DATAGRAM_SEND_MAX` has no room for: what one Ethernet
+/// frame carries over IPv6.
+pub const DATAGRAM_ITEM_MAX: usize = 1_452;
+
 const _: () =
     assert!(PIECES_MAX / 8 + 16 <= PEER_MESSAGE_MAX, "the largest bitfield is one message");
 const _: () = assert!(BLOCK_LEN as usize + 13 <= PEER_MESSAGE_MAX, "a block is one message");

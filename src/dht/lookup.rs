@@ -134,7 +134,7 @@ impl Lookup {
         match self.kind {
             LookupKind::FindNode => Method::FindNode { target: self.target },
             LookupKind::GetPeers(info_hash) | LookupKind::Announce(info_hash) => {
-                Method::GetPeers { info_hash }
+                Method::get_peers(info_hash)
             }
         }
     }

@@ -201,6 +201,7 @@ impl Node {
             info_hash,
             port: lookup.port.unwrap_or_else(|| self.own_port()),
             implied_port: lookup.port.is_none(),
+            seed: false,
             token,
         };
         self.ask(now, to, Some(node), Purpose::Announce(id), &method)

@@ -85,7 +85,7 @@ impl Node {
         }
         let result = match query {
             Ok(query) => self.answer(now, from, message.tid, query),
-            Err(fault) => Err(Refusal { code: ErrorCode::Protocol, text: fault_text(fault) }),
+            Err(fault) => Err(Refusal { code: fault.code(), text: fault_text(fault) }),
         };
         match (result, query) {
             (Ok(()), Ok(query)) if !message.read_only => {
@@ -122,21 +122,20 @@ impl Node {
         let target = match query.method {
             Method::Ping => None,
             Method::FindNode { target } => Some(target),
-            Method::GetPeers { info_hash } => {
+            Method::GetPeers { info_hash, .. } => {
                 token = Some(self.server.tokens.make(now, &mut self.rng, from.ip(), info_hash));
                 self.sample_peers(now, from, info_hash);
                 Some(info_hash.key())
             }
-            Method::AnnouncePeer { info_hash, port, implied_port, token } => {
+            Method::AnnouncePeer { info_hash, port, implied_port, token, .. } => {
                 let port = if implied_port { from.port() } else { port };
                 self.store(now, SocketAddr::new(from.ip(), port), info_hash, token)?;
                 None
             }
+            Method::Get { target, .. } | Method::SampleInfohashes { target } => Some(target),
             // Contacts would look like success to somebody who wants something stored.
-            Method::Unknown { target: Some(target), writes: false, name } if name != b"put" => {
-                Some(target)
-            }
-            Method::Unknown { .. } => return Err(METHOD_UNKNOWN),
+            Method::Unknown { target: Some(target), writes: false, .. } => Some(target),
+            Method::Put(_) | Method::Unknown { .. } => return Err(METHOD_UNKNOWN),
         };
         let with_nodes = target.filter(|_| wants_nodes);
         if let Some(target) = with_nodes {
@@ -240,6 +239,14 @@ fn fault_text(fault: Fault) -> &'static str {
         Fault::InfoHash => "invalid info_hash",
         Fault::Port => "invalid port",
         Fault::Token => "invalid token",
+        Fault::Value => "invalid v",
+        Fault::ValueLength => "v too big",
+        Fault::PublicKey => "invalid k",
+        Fault::Salt => "invalid salt",
+        Fault::SaltLength => "salt too big",
+        Fault::Seq => "invalid seq",
+        Fault::Signature => "invalid signature",
+        Fault::Cas => "invalid cas",
     }
 }
 

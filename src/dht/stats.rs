@@ -50,6 +50,12 @@ pub struct ByMethod {
     pub get_peers: u64,
     /// `announce_peer`
     pub announce_peer: u64,
+    /// `get`
+    pub get: u64,
+    /// `put`
+    pub put: u64,
+    /// `sample_infohashes`
+    pub sample_infohashes: u64,
     /// Any other.
     pub other: u64,
 }
@@ -88,6 +94,9 @@ impl Stats {
             Method::FindNode { .. } => &mut by.find_node,
             Method::GetPeers { .. } => &mut by.get_peers,
             Method::AnnouncePeer { .. } => &mut by.announce_peer,
+            Method::Get { .. } => &mut by.get,
+            Method::Put(_) => &mut by.put,
+            Method::SampleInfohashes { .. } => &mut by.sample_infohashes,
             Method::Unknown { .. } => &mut by.other,
         };
         *slot += 1;

@@ -91,6 +91,23 @@ impl<'a> Value<'a> {
     pub fn dict(self) -> Option<Dict<'a>> {
         if let Value::Dict(d) = self { Some(d) } else { None }
     }
+
+    /// True if this is the one way to write it: the keys of each dictionary ascend and none comes
+    /// twice. Numbers and lengths were checked before. The depth is bounded by [`Limits`].
+    pub fn is_canonical(self) -> bool {
+        match self {
+            Value::Int(_) | Value::Bytes(_) => true,
+            Value::List(list) => list.iter().all(Value::is_canonical),
+            Value::Dict(dict) => {
+                let mut last = None;
+                dict.iter().all(|(key, value)| {
+                    let ascends = last.is_none_or(|last| last < key);
+                    last = Some(key);
+                    ascends && value.is_canonical()
+                })
+            }
+        }
+    }
 }
 
 /// A list in checked bytes.
@@ -126,10 +143,18 @@ impl<'a> Dict<'a> {
 
     /// Keys and values in the order in which they came.
     pub fn iter(self) -> impl Iterator<Item = (&'a [u8], Value<'a>)> {
+        self.entries().map(|entry| (entry.key, entry.value))
+    }
+
+    /// The same, with the bytes of each value as they came.
+    pub fn entries(self) -> impl Iterator<Item = Entry<'a>> {
         let mut rest = body(self.raw);
         std::iter::from_fn(move || {
             let key = next_value(&mut rest)?.bytes()?;
-            Some((key, next_value(&mut rest)?))
+            let before = rest;
+            let value = next_value(&mut rest)?;
+            let raw = before.get(..before.len() - rest.len())?;
+            Some(Entry { key, value, raw })
         })
     }
 
@@ -137,6 +162,17 @@ impl<'a> Dict<'a> {
     pub fn get(self, key: &[u8]) -> Option<Value<'a>> {
         self.iter().find(|(k, _)| *k == key).map(|(_, v)| v)
     }
+}
+
+/// What a dictionary says about one key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// What stands there.
+    pub value: Value<'a>,
+    /// Its bytes as they came: what hashes and signatures are made over.
+    pub raw: &'a [u8],
 }
 
 /// Reads the one value that `input` is.
@@ -409,6 +445,26 @@ mod tests {
         let d = read(b"d1:zi1e1:ai2e1:zi3ee").unwrap().dict().unwrap();
         assert_eq!(d.get(b"z").unwrap().int(), Some(1));
         assert_eq!(d.get(b"a").unwrap().int(), Some(2));
+    }
+
+    #[test]
+    fn raw_value_is_what_came() {
+        let d = read(b"d1:ai-42e1:b4:spam1:cli1eld1:xi0eeee1:d0:e").unwrap().dict().unwrap();
+        let raw: Vec<_> = d.entries().map(|e| e.raw).collect();
+        assert_eq!(raw, [&b"i-42e"[..], b"4:spam", b"li1eld1:xi0eeee", b"0:"]);
+    }
+
+    #[test]
+    fn canonical_is_what_has_one_spelling() {
+        for good in [&b"i0e"[..], b"0:", b"le", b"de", b"d1:ad1:xi1ee2:aai2ee", b"ld1:ai1e1:bi2eee"]
+        {
+            assert!(read(good).unwrap().is_canonical());
+        }
+        for bad in
+            [&b"d1:bi1e1:ai2ee"[..], b"d1:ai1e1:ai1ee", b"d2:aai1e1:ai2ee", b"lld1:bi1e1:ai2eeee"]
+        {
+            assert!(!read(bad).unwrap().is_canonical(), "{:?}", String::from_utf8_lossy(bad));
+        }
     }
 
     #[test]

@@ -12,10 +12,10 @@ mod query;
 use std::net::SocketAddr;
 
 pub use self::answer::{Answer, ErrorCode, Extra, Signed, encode_answer, encode_error};
-pub use self::query::{Fault, Method, Query, QueryHead, Want, encode_query};
-use crate::base::NodeId;
+pub use self::query::{Fault, Method, Put, Query, QueryHead, SignedPut, Want, encode_query};
 use crate::base::addr::Family;
-use crate::wire::bencode::{self, BencodeError, Limits, List, Value};
+use crate::base::{InfoHash, NodeId};
+use crate::wire::bencode::{self, BencodeError, Entry, Limits, List, Value};
 use crate::wire::compact;
 
 /// A transaction id is echoed up to this length. Real ones have 2 to 8 bytes; beyond 32 a query
@@ -64,8 +64,58 @@ pub struct Reply<'a> {
     pub nodes6: &'a [u8],
     /// What an announce has to show.
     pub token: Option<&'a [u8]>,
+    /// What it says about an item (BEP 44).
+    pub item: ItemReply<'a>,
+    /// Who is a seed, and who is none (BEP 33): `BFsd` and `BFpe`, if both have their length.
+    pub filters: Option<(&'a [u8; FILTER_LEN], &'a [u8; FILTER_LEN])>,
+    /// Torrents that have peers stored there (BEP 51).
+    pub samples: Option<Samples<'a>>,
     values: Option<List<'a>>,
 }
+
+/// What an answer says about an item (BEP 44). Nothing of it is proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ItemReply<'a> {
+    /// `v`, bencoded: its bytes as they came.
+    pub value: Option<&'a [u8]>,
+    /// `k`
+    pub public_key: Option<&'a [u8; 32]>,
+    /// `seq`
+    pub seq: Option<i64>,
+    /// `sig`
+    pub signature: Option<&'a [u8; 64]>,
+}
+
+/// Some of the torrents that a node has peers of (BEP 51).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Samples<'a> {
+    hashes: &'a [u8],
+    num: i64,
+    interval: i64,
+}
+
+impl<'a> Samples<'a> {
+    /// The torrents, as many as came. A ragged end is ignored.
+    pub fn info_hashes(&self) -> impl Iterator<Item = InfoHash> + 'a {
+        self.hashes.chunks_exact(20).filter_map(InfoHash::from_slice)
+    }
+
+    /// How many there are in all; never fewer than came.
+    pub fn total(&self) -> u64 {
+        let came = self.hashes.len() / 20;
+        u64::try_from(self.num).unwrap_or_default().max(came as u64)
+    }
+
+    /// After how many seconds there will be others: at most six hours.
+    pub fn interval(&self) -> u32 {
+        u32::try_from(self.interval.clamp(0, i64::from(SAMPLE_INTERVAL_MAX))).unwrap_or_default()
+    }
+}
+
+/// Bytes of a bloom filter (BEP 33).
+pub const FILTER_LEN: usize = 256;
+/// The longest interval between two samples, in seconds (BEP 51).
+pub const SAMPLE_INTERVAL_MAX: u32 = 21_600;
 
 impl<'a> Reply<'a> {
     /// The contacts of one family, as many as came.
@@ -164,25 +214,57 @@ impl<'a> Message<'a> {
 
 fn decode_reply<'a>(r: Option<Value<'a>>) -> Option<Reply<'a>> {
     let [mut id, mut nodes, mut nodes6, mut token, mut values] = [None; 5];
-    for (key, value) in r?.dict()?.iter() {
+    let [mut seeds, mut peers, mut samples, mut num, mut interval] = [None; 5];
+    let [mut public_key, mut seq, mut signature] = [None; 3];
+    let mut v = None;
+    for Entry { key, value, raw } in r?.dict()?.entries() {
         let slot = match key {
             b"id" => &mut id,
             b"nodes" => &mut nodes,
             b"nodes6" => &mut nodes6,
             b"token" => &mut token,
             b"values" => &mut values,
+            b"BFsd" => &mut seeds,
+            b"BFpe" => &mut peers,
+            b"samples" => &mut samples,
+            b"num" => &mut num,
+            b"interval" => &mut interval,
+            b"k" => &mut public_key,
+            b"seq" => &mut seq,
+            b"sig" => &mut signature,
+            b"v" => {
+                v.get_or_insert(raw);
+                continue;
+            }
             _ => continue,
         };
         slot.get_or_insert(value);
     }
     let string = |value: Option<Value<'a>>| value.and_then(Value::bytes);
+    let number = |value: Option<Value<'a>>| value.and_then(Value::int);
     Some(Reply {
         id: NodeId::from_slice(string(id)?)?,
         nodes: string(nodes).unwrap_or_default(),
         nodes6: string(nodes6).unwrap_or_default(),
         token: string(token),
+        item: ItemReply {
+            value: v,
+            public_key: string(public_key).and_then(|k| k.try_into().ok()),
+            seq: number(seq),
+            signature: string(signature).and_then(|s| s.try_into().ok()),
+        },
+        filters: filter(string(seeds)).zip(filter(string(peers))),
+        samples: string(samples).map(|hashes| Samples {
+            hashes,
+            num: number(num).unwrap_or_default(),
+            interval: number(interval).unwrap_or_default(),
+        }),
         values: values.and_then(Value::list),
     })
+}
+
+fn filter(bytes: Option<&[u8]>) -> Option<&[u8; FILTER_LEN]> {
+    bytes?.try_into().ok()
 }
 
 // Some senders put a bare string or nothing there; the kind of message is clear all the same.

@@ -6,6 +6,7 @@ pub mod bitfield;
 pub mod compact;
 pub mod extension;
 pub mod handshake;
+pub mod item;
 pub mod krpc;
 pub mod magnet;
 pub mod metainfo;

@@ -73,8 +73,14 @@ fn message() -> impl Strategy<Value = Vec<u8>> {
         query_of(&match which {
             0 => Method::Ping,
             1 => Method::FindNode { target: info_hash.key() },
-            2 => Method::GetPeers { info_hash },
-            3 => Method::AnnouncePeer { info_hash, port, implied_port: port % 2 == 0, token: &key },
+            2 => Method::get_peers(info_hash),
+            3 => Method::AnnouncePeer {
+                info_hash,
+                port,
+                implied_port: port % 2 == 0,
+                seed: false,
+                token: &key,
+            },
             _ => Method::Unknown { name: b"odd", target: Some(info_hash.key()), writes: false },
         })
     });

@@ -83,8 +83,17 @@ fn amplification_is_one_datagram_of_a_bounded_factor() {
     for (n, (method, factor)) in [
         (Method::Ping, 2.0),
         (Method::FindNode { target: HASH.key() }, 4.0),
-        (Method::GetPeers { info_hash: HASH }, 4.0),
-        (Method::AnnouncePeer { info_hash: HASH, port: 1, implied_port: false, token: b"" }, 1.0),
+        (Method::get_peers(HASH), 4.0),
+        (
+            Method::AnnouncePeer {
+                info_hash: HASH,
+                port: 1,
+                implied_port: false,
+                seed: false,
+                token: b"",
+            },
+            1.0,
+        ),
         (Method::Unknown { name: b"x", target: Some(HASH.key()), writes: false }, 4.0),
         (Method::Unknown { name: b"x", target: None, writes: false }, 2.0),
     ]

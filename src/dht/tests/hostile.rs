@@ -91,6 +91,7 @@ fn junk_is_met_with_silence_and_life_goes_on() {
         info_hash: HASH,
         port: 1,
         implied_port: true,
+        seed: false,
         token: b"12345678",
     });
     for good in [PING, &find, &announce] {
@@ -535,7 +536,7 @@ fn events_and_table_survive_a_flood_of_every_kind() {
     let (mut net, addrs) = Net::loopback(38, 15);
     let mut rng = Chance::from_seed([9; 32]);
     for _ in 0..3_000 {
-        let mut datagram = query_of(&Method::GetPeers { info_hash: HASH });
+        let mut datagram = query_of(&Method::get_peers(HASH));
         for _ in 0..1 + rng.below(4) {
             let at = rng.below(datagram.len());
             datagram[at] = rng.array::<1>()[0];

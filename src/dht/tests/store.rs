@@ -35,19 +35,20 @@ impl Client<'_> {
     }
 
     fn token(&mut self, from: SocketAddr, info_hash: InfoHash) -> Vec<u8> {
-        let answer = self.ask(from, &Method::GetPeers { info_hash });
+        let answer = self.ask(from, &Method::get_peers(info_hash));
         let Body::Reply(reply) = Message::decode(&answer).unwrap().body else { panic!() };
         reply.token.unwrap().to_vec()
     }
 
     // The code of the error that came, or zero.
     fn announce(&mut self, from: SocketAddr, info_hash: InfoHash, token: &[u8]) -> i64 {
-        let method = Method::AnnouncePeer { info_hash, port: 7, implied_port: false, token };
+        let method =
+            Method::AnnouncePeer { info_hash, port: 7, implied_port: false, seed: false, token };
         code(&self.ask(from, &method))
     }
 
     fn peers(&mut self, info_hash: InfoHash) -> Vec<SocketAddr> {
-        let answer = self.ask(SocketAddr::from(([4, 4, 4, 4], 4)), &Method::GetPeers { info_hash });
+        let answer = self.ask(SocketAddr::from(([4, 4, 4, 4], 4)), &Method::get_peers(info_hash));
         let Body::Reply(reply) = Message::decode(&answer).unwrap().body else { panic!() };
         reply.peers().collect()
     }
@@ -144,8 +145,13 @@ fn one_address_with_many_ports_leaves_room_for_the_others() {
         let flooder = SocketAddr::from(([9, 9, 9, 9], 9));
         let token = client.token(flooder, HASH);
         for port in 1..=2_000 {
-            let method =
-                Method::AnnouncePeer { info_hash: HASH, port, implied_port: false, token: &token };
+            let method = Method::AnnouncePeer {
+                info_hash: HASH,
+                port,
+                implied_port: false,
+                seed: false,
+                token: &token,
+            };
             let code = code(&client.ask(flooder, &method));
             assert_eq!(code, if port <= 3 { 0 } else { 202 });
         }
@@ -205,7 +211,7 @@ fn private_peers_and_contacts_are_not_told_to_the_public() {
     let token = client.token(inside, HASH);
     assert_eq!(client.announce(inside, HASH, &token), 0);
     for (asker, peers, nodes) in [(inside, 1, 8), (outside, 0, 0)] {
-        let answer = client.ask(asker, &Method::GetPeers { info_hash: HASH });
+        let answer = client.ask(asker, &Method::get_peers(HASH));
         let Body::Reply(reply) = Message::decode(&answer).unwrap().body else { panic!() };
         let contacts = reply.contacts(crate::base::addr::Family::V4).count();
         assert_eq!((reply.peers().count(), contacts), (peers, nodes));

@@ -212,7 +212,7 @@ const NODES_KEY_LEN_MAX: usize = 8 + 5;
 // `i-9223372036854775808e`
 const INT_LEN_MAX: usize = 22;
 
-/// The error codes of BEP 5.
+/// The error codes of BEP 5 and BEP 44.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorCode {
     /// 201
@@ -223,6 +223,16 @@ pub enum ErrorCode {
     Protocol,
     /// 204
     MethodUnknown,
+    /// 205: a value too long to store (BEP 44).
+    ValueLength,
+    /// 206: a signature that does not fit what it signs (BEP 44).
+    Signature,
+    /// 207: a salt too long (BEP 44).
+    SaltLength,
+    /// 301: what is stored is not what was to be replaced (BEP 44).
+    CasMismatch,
+    /// 302: what is stored is newer (BEP 44).
+    OldSequence,
 }
 
 impl ErrorCode {
@@ -233,6 +243,11 @@ impl ErrorCode {
             ErrorCode::Server => 202,
             ErrorCode::Protocol => 203,
             ErrorCode::MethodUnknown => 204,
+            ErrorCode::ValueLength => 205,
+            ErrorCode::Signature => 206,
+            ErrorCode::SaltLength => 207,
+            ErrorCode::CasMismatch => 301,
+            ErrorCode::OldSequence => 302,
         }
     }
 }

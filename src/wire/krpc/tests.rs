@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::base::{InfoHash, Key};
+use crate::base::Key;
+use crate::wire::bencode::Writer;
 
 const ID: NodeId = NodeId::new(*b"abcdefghij0123456789");
 const HASH: InfoHash = InfoHash::new(*b"mnopqrstuvwxyz123456");
@@ -38,12 +39,13 @@ fn queries_of_the_specification_are_read() {
         Query { id: ID, method: Method::FindNode { target: HASH.key() }, want: None }
     );
     let get = b"d1:ad2:id20:abcdefghij01234567899:info_hash20:mnopqrstuvwxyz123456e1:q9:get_peers1:t2:aa1:y1:qe";
-    assert_eq!(query(get).method, Method::GetPeers { info_hash: HASH });
+    assert_eq!(query(get).method, Method::get_peers(HASH));
     let announce = b"d1:ad2:id20:abcdefghij012345678912:implied_porti1e9:info_hash20:mnopqrstuvwxyz1234564:porti6881e5:token8:aoeusnthe1:q13:announce_peer1:t2:aa1:y1:qe";
     let method = Method::AnnouncePeer {
         info_hash: HASH,
         port: 6881,
         implied_port: true,
+        seed: false,
         token: b"aoeusnth",
     };
     assert_eq!(query(announce).method, method);
@@ -68,8 +70,13 @@ fn answers_and_errors_of_the_specification_are_read() {
 fn odd_but_clear_messages_are_taken() {
     // Keys in any order, no `v`, a one-byte transaction id, no `implied_port`.
     let loose = b"d1:y1:q1:t1:x1:q13:announce_peer1:ad5:token1:z4:porti9e9:info_hash20:mnopqrstuvwxyz1234562:id20:abcdefghij0123456789ee";
-    let method =
-        Method::AnnouncePeer { info_hash: HASH, port: 9, implied_port: false, token: b"z" };
+    let method = Method::AnnouncePeer {
+        info_hash: HASH,
+        port: 9,
+        implied_port: false,
+        seed: false,
+        token: b"z",
+    };
     assert_eq!(query(loose).method, method);
     // The first of two equal keys is the one.
     let twice = b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:q3:foo1:t2:aa1:y1:qe";
@@ -144,10 +151,92 @@ fn wrong_arguments_are_a_fault_that_keeps_the_transaction_id() {
 }
 
 #[test]
+fn put_that_is_wrong_says_why() {
+    let put = |args: &str| {
+        let text = format!("d1:ad2:id20:abcdefghij0123456789{args}e1:q3:put1:t2:aa1:y1:qe");
+        match read(text.as_bytes()).body {
+            Body::Query(Query { method: Method::Put(_), .. }) => Ok(()),
+            Body::BadQuery(fault) => Err((fault, fault.code().number())),
+            other => panic!("{other:?}"),
+        }
+    };
+    let k = format!("1:k32:{}", "k".repeat(32));
+    let sig = format!("3:sig64:{}", "s".repeat(64));
+    let value = |len: usize| format!("1:v{}:{}", len - 4, "v".repeat(len - 4));
+    let tail = "5:token1:t1:v1:x";
+    for (args, want) in [
+        (tail.to_string(), Ok(())),
+        (format!("{k}3:seqi0e{sig}{tail}"), Ok(())),
+        (format!("3:casi7e{k}4:salt3:abc3:seqi9223372036854775807e{sig}{tail}"), Ok(())),
+        // A value of any kind, and of up to 1000 bytes.
+        ("5:token1:t1:vd1:ai1e1:blee".to_string(), Ok(())),
+        (format!("5:token1:t{}", value(1_000)), Ok(())),
+        (format!("5:token1:t{}", value(1_001)), Err((Fault::ValueLength, 205))),
+        ("5:token1:t".to_string(), Err((Fault::Value, 203))),
+        ("1:v1:x".to_string(), Err((Fault::Token, 203))),
+        ("5:token1:t1:vd1:bi1e1:ai1ee".to_string(), Err((Fault::Value, 203))),
+        ("5:token1:t1:vld1:ai1e1:ai1eee".to_string(), Err((Fault::Value, 203))),
+        (format!("{k}{sig}{tail}"), Err((Fault::Seq, 203))),
+        (format!("{k}3:seqi-1e{sig}{tail}"), Err((Fault::Seq, 203))),
+        (format!("{k}3:seq1:1{sig}{tail}"), Err((Fault::Seq, 203))),
+        (format!("{k}3:seqi1e{tail}"), Err((Fault::Signature, 206))),
+        (format!("{k}3:seqi1e3:sig63:{}{tail}", "s".repeat(63)), Err((Fault::Signature, 206))),
+        (format!("1:k31:{}3:seqi1e{sig}{tail}", "k".repeat(31)), Err((Fault::PublicKey, 203))),
+        (format!("1:ki1e3:seqi1e{sig}{tail}"), Err((Fault::PublicKey, 203))),
+        (format!("{k}4:salti1e3:seqi1e{sig}{tail}"), Err((Fault::Salt, 203))),
+        (
+            format!("{k}4:salt65:{}3:seqi1e{sig}{tail}", "s".repeat(65)),
+            Err((Fault::SaltLength, 207)),
+        ),
+        (format!("3:cas1:x{k}3:seqi1e{sig}{tail}"), Err((Fault::Cas, 203))),
+    ] {
+        assert_eq!(put(&args), want, "{args}");
+    }
+}
+
+#[test]
+fn samples_of_odd_lengths_and_numbers_are_bounded() {
+    let samples = |len: usize, num: &str, interval: &str| {
+        let hashes = "h".repeat(len);
+        let text = format!(
+            "d1:rd2:id20:abcdefghij01234567898:intervali{interval}e3:numi{num}e7:samples{len}:{hashes}e1:t2:aa1:y1:re"
+        );
+        let Body::Reply(reply) = read(text.as_bytes()).body else { panic!() };
+        let samples = reply.samples.unwrap();
+        (samples.info_hashes().count(), samples.total(), samples.interval())
+    };
+    assert_eq!(samples(40, "7", "300"), (2, 7, 300));
+    assert_eq!(samples(0, "0", "0"), (0, 0, 0));
+    assert_eq!(samples(19, "1", "-1"), (0, 1, 0));
+    assert_eq!(samples(21, "-5", "1000000000"), (1, 1, 21_600));
+    assert_eq!(samples(20_000, "9223372036854775807", "21600"), (1_000, i64::MAX as u64, 21_600));
+    // A number beyond 64 bits is no bencode that we take.
+    let beyond =
+        b"d1:rd2:id20:abcdefghij01234567893:numi9223372036854775808e7:samples0:e1:t2:aa1:y1:re";
+    assert!(Message::decode(beyond).is_err());
+}
+
+#[test]
+fn filters_come_in_pairs_of_256_bytes() {
+    let filters = |seeds: usize, peers: usize| {
+        let (sd, pe) = ("s".repeat(seeds), "p".repeat(peers));
+        let text = format!(
+            "d1:rd4:BFpe{peers}:{pe}4:BFsd{seeds}:{sd}2:id20:abcdefghij0123456789e1:t2:aa1:y1:re"
+        );
+        let Body::Reply(reply) = read(text.as_bytes()).body else { panic!() };
+        reply.filters.map(|(seeds, peers)| (seeds[0], peers[0]))
+    };
+    assert_eq!(filters(256, 256), Some((b's', b'p')));
+    for (seeds, peers) in [(255, 256), (256, 257), (0, 0), (256, 0)] {
+        assert_eq!(filters(seeds, peers), None);
+    }
+}
+
+#[test]
 fn unknown_method_keeps_its_target() {
     let get =
-        b"d1:ad2:id20:abcdefghij01234567896:target20:mnopqrstuvwxyz123456e1:q3:get1:t2:aa1:y1:qe";
-    let method = Method::Unknown { name: b"get", target: Some(HASH.key()), writes: false };
+        b"d1:ad2:id20:abcdefghij01234567896:target20:mnopqrstuvwxyz123456e1:q3:odd1:t2:aa1:y1:qe";
+    let method = Method::Unknown { name: b"odd", target: Some(HASH.key()), writes: false };
     assert_eq!(query(get).method, method);
     let vote = b"d1:ad2:id20:abcdefghij01234567899:info_hash20:mnopqrstuvwxyz1234565:token1:xe1:q4:vote1:t2:aa1:y1:qe";
     let method = Method::Unknown { name: b"vote", target: Some(HASH.key()), writes: true };
@@ -277,19 +366,8 @@ fn extras_are_written_whole_and_in_order() {
     }
 }
 
-fn keys_ascend(value: Value<'_>) -> bool {
-    match value {
-        Value::Dict(dict) => {
-            let keys: Vec<_> = dict.iter().map(|(k, _)| k).collect();
-            keys.is_sorted() && dict.iter().all(|(_, v)| keys_ascend(v))
-        }
-        Value::List(list) => list.iter().all(keys_ascend),
-        Value::Int(_) | Value::Bytes(_) => true,
-    }
-}
-
 fn canonical(bytes: &[u8]) -> bool {
-    keys_ascend(bencode::parse(bytes, Limits::MESSAGE).unwrap())
+    bencode::parse(bytes, Limits::MESSAGE).unwrap().is_canonical()
 }
 
 proptest! {
@@ -300,21 +378,40 @@ proptest! {
         key in any::<[u8; 20]>(),
         port in 1..=u16::MAX,
         token in prop::collection::vec(any::<u8>(), 0..40),
-        which in 0..5,
+        which in 0..9,
         flag in any::<bool>(),
+        seq in prop::option::of(0..=i64::MAX),
+        cas in prop::option::of(any::<i64>()),
+        salt in prop::collection::vec(any::<u8>(), 0..=64),
+        text in prop::collection::vec(any::<u8>(), 0..=900),
     ) {
         let info_hash = InfoHash::new(key);
+        let mut value = Vec::new();
+        Writer::new(&mut value).list().bytes(&text).int(cas.unwrap_or(1)).end();
+        let (public_key, signature) = ([id[0]; 32], [key[0]; 64]);
+        let signed = SignedPut {
+            public_key: &public_key,
+            salt: &salt,
+            seq: seq.unwrap_or(7),
+            signature: &signature,
+            cas,
+        };
         let method = match which {
             0 => Method::Ping,
             1 => Method::FindNode { target: Key::new(key) },
-            2 => Method::GetPeers { info_hash },
-            3 => Method::AnnouncePeer { info_hash, port, implied_port: flag, token: &token },
+            2 => Method::GetPeers { info_hash, noseed: flag, scrape: !flag },
+            3 => Method::AnnouncePeer { info_hash, port, implied_port: flag, seed: !flag, token: &token },
+            4 => Method::Get { target: Key::new(key), seq },
+            5 => Method::Put(Put { token: &token, value: &value, signed: None }),
+            6 => Method::Put(Put { token: &token, value: &value, signed: Some(signed) }),
+            7 => Method::SampleInfohashes { target: Key::new(key) },
             _ => Method::Unknown { name: b"sample", target: Some(Key::new(key)), writes: flag },
         };
         let head = QueryHead { tid: &tid, id: NodeId::new(id), read_only: flag };
         let mut out = Vec::new();
         encode_query(&mut out, head, &method);
         prop_assert!(canonical(&out));
+        prop_assert!(out.len() <= crate::base::limits::DATAGRAM_ITEM_MAX);
         let back = Message::decode(&out).unwrap();
         let query = Query { id: NodeId::new(id), method, want: None };
         prop_assert_eq!(back.body, Body::Query(query));
