@@ -7,17 +7,19 @@
 //! it waits for nobody who is overdue, and everything in it is bounded.
 
 mod announcing;
+mod candidates;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use self::announcing::Announce;
+pub(super) use self::candidates::CANDIDATES_MAX;
+use self::candidates::{Candidate, Informant, SEEDS_MAX, Seed, State};
 use super::bucket::K;
 use super::event::{LookupKind, LookupReport};
-use super::security::is_valid_id;
-use crate::base::addr::{is_private, network};
-use crate::base::{Distance, Instant, Key, NodeId};
+use crate::base::addr::is_private;
+use crate::base::{Instant, Key, NodeId};
 use crate::wire::krpc::Method;
 
 /// What the lookup wants next.
@@ -65,44 +67,6 @@ pub(super) struct Lookup {
     announces: Option<Vec<Announce>>,
     announced: usize,
     hurried: bool,
-}
-
-#[derive(Debug)]
-struct Candidate {
-    distance: Distance,
-    id: NodeId,
-    addr: SocketAddr,
-    state: State,
-    tries: usize,
-    // Its id follows from its address (BEP 42), or it is exempt.
-    valid_id: bool,
-    // Who named it; `None` for our own table.
-    informant: Option<usize>,
-    token: Option<Token>,
-}
-
-#[derive(Debug)]
-struct Seed {
-    addr: SocketAddr,
-    state: State,
-    tries: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Untried,
-    Asked,
-    Stalled,
-    Overdue,
-    Answered,
-    Dead,
-}
-
-// What became of the nodes that one node named.
-#[derive(Debug, Default, Clone, Copy)]
-struct Informant {
-    alive: u32,
-    dead: u32,
 }
 
 impl Lookup {
@@ -158,61 +122,6 @@ impl Lookup {
     /// True while it could use more nodes to start from.
     pub fn is_hungry(&self) -> bool {
         self.announces.is_none() && self.answered < K
-    }
-
-    /// An address worth asking whose id is unknown.
-    pub fn add_seed(&mut self, addr: SocketAddr) {
-        let known = self.seeds.iter().any(|s| s.addr == addr)
-            || self.candidates.iter().any(|c| c.addr == addr);
-        if !known && self.seeds.len() < SEEDS_MAX {
-            self.seeds.push(Seed { addr, state: State::Untried, tries: 0 });
-        }
-    }
-
-    /// A node of our own that is worth asking.
-    pub fn add_contact(&mut self, id: NodeId, addr: SocketAddr) {
-        self.add(id, addr, None);
-    }
-
-    fn add(&mut self, id: NodeId, addr: SocketAddr, informant: Option<usize>) -> Option<usize> {
-        if self.seeds.iter().any(|s| s.addr == addr) {
-            return None;
-        }
-        let valid_id = is_valid_id(id, addr.ip());
-        let rival = self.candidates.iter().position(|c| {
-            c.id == id || c.addr == addr || (!is_private(addr.ip()) && same_network(c.addr, addr))
-        });
-        if let Some(at) = rival {
-            // One from each network. Who cannot choose his id has the better claim to the place.
-            let rival = &self.candidates[at];
-            let yields = rival.state == State::Untried && valid_id && !rival.valid_id;
-            if !yields {
-                return None;
-            }
-            self.candidates.remove(at);
-        }
-        let distance = self.target.distance(id.key());
-        let at = self.candidates.partition_point(|c| c.distance < distance);
-        if self.candidates.len() >= CANDIDATES_MAX {
-            // The farthest that was never asked goes; if all were asked, the newcomer.
-            let spare = self.candidates.iter().rposition(|c| c.state == State::Untried)?;
-            if spare < at {
-                return None;
-            }
-            self.candidates.remove(spare);
-        }
-        let candidate = Candidate {
-            distance,
-            id,
-            addr,
-            state: State::Untried,
-            tries: 0,
-            valid_id,
-            informant,
-            token: None,
-        };
-        self.candidates.insert(at, candidate);
-        Some(at)
     }
 
     /// What to do now.
@@ -335,11 +244,6 @@ impl Lookup {
         candidate.tries < TRIES_MAX && self.answered > 0 && !self.is_distrusted(candidate)
     }
 
-    fn is_distrusted(&self, candidate: &Candidate) -> bool {
-        let informant = candidate.informant.and_then(|at| self.informants.get(at));
-        informant.is_some_and(|i| i.dead >= DEAD_NAMED_MAX && i.dead > 2 * i.alive)
-    }
-
     /// The query could not be sent now: it will be asked again.
     pub fn on_refused(&mut self, to: &SocketAddr, for_ever: bool) {
         let candidates = self.candidates.iter_mut().map(|c| (c.addr, &mut c.state, &mut c.tries));
@@ -392,25 +296,6 @@ impl Lookup {
         Some(informant).filter(|_| self.informants.len() <= 2 * QUERIES_PER_LOOKUP_MAX)
     }
 
-    /// The contacts that an answer named.
-    pub fn on_contacts(
-        &mut self,
-        informant: Option<usize>,
-        contacts: impl Iterator<Item = (NodeId, SocketAddr)>,
-    ) {
-        if self.announces.is_some() {
-            return;
-        }
-        let mut named: Vec<_> = contacts
-            .take(CONTACTS_READ_MAX)
-            .map(|(id, addr)| (self.target.distance(id.key()), id, addr))
-            .collect();
-        named.sort_unstable();
-        for (_, id, addr) in named.into_iter().take(CONTACTS_USED_MAX) {
-            self.add(id, addr, informant);
-        }
-    }
-
     /// The peers among `peers` that are new.
     pub fn on_peers(&mut self, peers: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
         let room = PEERS_PER_LOOKUP_MAX - self.peers.len();
@@ -447,25 +332,6 @@ impl Lookup {
         self.in_flight = self.in_flight.saturating_sub(1);
         for state in [State::Asked, State::Stalled, State::Overdue] {
             self.pass(to, state, State::Dead);
-        }
-    }
-
-    fn pass(&mut self, addr: &SocketAddr, from: State, to: State) {
-        let candidates = self.candidates.iter_mut().map(|c| (c.addr, &mut c.state));
-        let seeds = self.seeds.iter_mut().map(|s| (s.addr, &mut s.state));
-        for (_, state) in candidates.chain(seeds).filter(|(a, s)| a == addr && **s == from) {
-            *state = to;
-        }
-    }
-
-    fn note_named(&mut self, at: usize, alive: bool) {
-        let informant = self.candidates[at].informant.and_then(|i| self.informants.get_mut(i));
-        if let Some(informant) = informant {
-            if alive {
-                informant.alive += 1;
-            } else {
-                informant.dead += 1;
-            }
         }
     }
 
@@ -536,29 +402,15 @@ struct Walk {
     enough: bool,
 }
 
-fn same_network(a: SocketAddr, b: SocketAddr) -> bool {
-    network(a.ip()) == network(b.ip())
-}
-
 /// Queries waited for at once, counted from the closest outwards.
 const ALPHA: usize = 5;
-/// Candidates remembered: a lookup asks a third of them.
-pub(super) const CANDIDATES_MAX: usize = 100;
 /// Queries of one lookup. One in five contacts alive needs 150.
 pub(super) const QUERIES_PER_LOOKUP_MAX: usize = 200;
-/// Contacts of one answer that become candidates: eight are usual, twenty common.
-pub(super) const CONTACTS_USED_MAX: usize = 16;
-// An npm node returns its whole table, unsorted; among this many we look for the closest.
-const CONTACTS_READ_MAX: usize = 256;
-/// Addresses without an id to start from.
-const SEEDS_MAX: usize = 16;
 /// Peers named by one lookup: more than any client dials.
 pub(super) const PEERS_PER_LOOKUP_MAX: usize = 2_000;
 // While nobody answers, no more than this many are under way: the link may be dead. Of 24 nodes
 // one answers even if four in five are gone.
 const IN_FLIGHT_MIN: usize = 24;
-// With that many dead nodes named and not half as many live ones, an informant is asked about last.
-const DEAD_NAMED_MAX: u32 = 3;
 // Beyond the eight that count, those between them whose ids break BEP 42.
 const ANNOUNCES_MAX: usize = 16;
 // BEP 5 allows any length; real tokens have 4 to 20 bytes, and we do not echo kilobytes.
