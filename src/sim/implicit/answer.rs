@@ -61,12 +61,12 @@ impl Network {
         let token = self.token(own, from);
         match query.method {
             Method::Ping => {}
-            Method::GetPeers { info_hash } => {
+            Method::GetPeers { info_hash, .. } => {
                 reply.nodes = Some(self.named(own, info_hash.key()));
                 reply.token = Some(token);
                 reply.values = self.values(own, info_hash);
             }
-            Method::AnnouncePeer { info_hash, port, implied_port, token: shown } => {
+            Method::AnnouncePeer { info_hash, port, implied_port, token: shown, .. } => {
                 if shown != token {
                     return refusal(message.tid);
                 }
@@ -141,9 +141,11 @@ fn subject(method: &Method<'_>) -> Option<Key> {
     match *method {
         Method::Ping => None,
         Method::FindNode { target } => Some(target),
-        Method::GetPeers { info_hash } | Method::AnnouncePeer { info_hash, .. } => {
+        Method::GetPeers { info_hash, .. } | Method::AnnouncePeer { info_hash, .. } => {
             Some(info_hash.key())
         }
+        Method::Get { target, .. } | Method::SampleInfohashes { target } => Some(target),
+        Method::Put(put) => Some(put.target()),
         Method::Unknown { target, .. } => target,
     }
 }
