@@ -251,6 +251,9 @@ pub struct PeerStatus {
 /// One file of the torrent, for eyes and scripts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileStatus {
+    /// Its place among all files of the torrent, padding counted: as BEP 53 (`so=`) and
+    /// [`Config::wanted`] count.
+    pub index: usize,
     /// Path below the output directory.
     pub path: std::path::PathBuf,
     /// Bytes.

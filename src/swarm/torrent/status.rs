@@ -112,6 +112,7 @@ impl Torrent {
             });
             let wanted = self.config.wanted.as_ref();
             FileStatus {
+                index,
                 path: file.path.clone(),
                 len: file.len,
                 verified: verified.sum(),

@@ -7,10 +7,16 @@ mod world;
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use self::world::{Sample, World};
+use crate::base::hash::sha1;
 use crate::base::limits::BLOCK_LEN;
+use crate::base::{InfoHash, Instant, PeerId};
 use crate::peer::CloseReason;
-use crate::swarm::{DiskError, DiskErrorKind, DiskEvent, DiskRequest, Event, Phase};
+use crate::swarm::{
+    Config, DiskError, DiskErrorKind, DiskEvent, DiskRequest, Event, Phase, Torrent,
+};
 use crate::wire::bitfield::Bitfield;
 
 fn secs(n: u64) -> Duration {
@@ -141,6 +147,24 @@ fn selected_files_alone_are_fetched_and_more_on_demand() {
     assert_eq!(w.hosts[leech].torrent.phase(), Phase::Downloading);
     // The seed may have been let go as useless; it is dialled again in its time.
     w.finish(&[leech], secs(1200));
+}
+
+#[test]
+fn files_are_named_by_the_index_that_a_selection_counts() {
+    let info = Bytes::from_static(
+        b"d5:filesl\
+          d6:lengthi9e4:pathl1:aee\
+          d4:attr1:p6:lengthi16375e4:pathl4:.pad5:16375ee\
+          d6:lengthi7e4:pathl1:bee\
+          e4:name1:x12:piece lengthi16384e6:pieces40:aaaaaaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbbbbbe",
+    );
+    let info_hash = InfoHash::new(sha1(&info));
+    let config = Config::new(PeerId::new([1; 20]));
+    let mut torrent = Torrent::new(config, info_hash, Some(info), [1; 32], Instant::ZERO);
+    torrent.select(Instant::ZERO, Some(vec![false, false, true]));
+    let files = torrent.files();
+    let seen: Vec<_> = files.iter().map(|f| (f.index, f.len, f.wanted)).collect();
+    assert_eq!(seen, [(0, 9, false), (2, 7, true)], "padding is not shown, and is counted");
 }
 
 #[test]
