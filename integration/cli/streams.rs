@@ -79,6 +79,20 @@ fn json_flag_stands_anywhere_and_in_the_environment() {
 }
 
 #[test]
+fn variable_that_is_set_to_nothing_is_not_set() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = rig::trackless(home.path());
+    for flag in ["STATE_DIR", "TIMEOUT", "LISTEN", "BOOTSTRAP", "PEER", "OUTPUT", "SEED", "FILES"] {
+        command.env(format!("TRACKLESS_{flag}"), "");
+    }
+    command.env("TRACKLESS_JSON", "").env("TRACKLESS_VERBOSE", "").current_dir(home.path());
+    let done = rig::finish(command.args(["get", HASH, "--no-dht"]), None).expect(4);
+    assert_eq!(done.stdout, "", "no JSON was asked for: {done:#?}");
+    assert!(done.stderr.contains("no peer was given"), "{done:#?}");
+    assert!(home.path().join(".local/state/trackless").is_dir(), "the usual place");
+}
+
+#[test]
 fn foreign_text_is_escaped() {
     let link = format!("magnet:?xt=urn:btih:{HASH}&dn=a%1b%5b31mred%e2%80%aeb%0ac");
     let done = run(&["info", &link]).expect(0);

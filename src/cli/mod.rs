@@ -36,7 +36,6 @@ mod xdg_mime;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
 use clap::error::ErrorKind;
 
 use args::{CommandLine, CommonArgs, Verb};
@@ -45,7 +44,7 @@ use output::Console;
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let CommandLine { common, verb } = match CommandLine::try_parse() {
+    let CommandLine { common, verb } = match CommandLine::read() {
         Ok(line) => line,
         Err(error) => return not_run(&error),
     };
@@ -98,5 +97,6 @@ fn not_run(error: &clap::Error) -> ExitCode {
 
 // The flags could not be parsed, and still decide how to say so.
 fn wants_json() -> bool {
-    std::env::args_os().any(|arg| arg == "--json") || std::env::var_os("TRACKLESS_JSON").is_some()
+    std::env::args_os().any(|arg| arg == "--json")
+        || std::env::var_os("TRACKLESS_JSON").is_some_and(|v| !v.is_empty())
 }
