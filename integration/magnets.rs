@@ -1,7 +1,10 @@
 //! Magnet links good and bad (BEP 9, 53): the hash in every spelling, bounds on everything that
 //! can be repeated, and the fault named where there is one.
 
-use crate::world::{World, secs};
+use std::collections::BTreeSet;
+use std::net::UdpSocket;
+
+use crate::world::{Content, Launch, Script, Seeder, World, have, netns, root, secs};
 
 const HEX: &str = "0123456789abcdef0123456789abcdef01234567";
 const BASE32: &str = "AERUKZ4JVPG66AJDIVTYTK6N54ASGRLH";
@@ -106,4 +109,58 @@ fn escape_sequences_in_a_name_never_reach_the_terminal() {
             assert!(!foul, "{args:?}: control characters on {stream}: {text:?}");
         }
     }
+}
+
+// Inside a private network: the machine's own names are those of the test.
+fn name_peers(world: &World, hosts: &str, resolver: &str) {
+    for (name, content) in [("hosts", hosts), ("resolv.conf", resolver)] {
+        let (file, target) = (world.dir().join(name), format!("/etc/{name}"));
+        std::fs::write(&file, content).unwrap();
+        let mount = Launch::new("mount").arg("--bind").arg(file).arg(target).run(secs(20));
+        mount.expect(0, "a name service of the test's own");
+    }
+}
+
+#[test]
+fn peers_by_name_are_looked_up_all_at_once_and_hold_nothing_up() {
+    if !have(root()) {
+        return;
+    }
+    let test = "magnets::peers_by_name_are_looked_up_all_at_once_and_hold_nothing_up";
+    netns::inside(test, || {
+        let world = World::new();
+        let content = Content::single(71, 200_000, 32_768);
+        let seeder = Seeder::start(world.addr(), &content, Script::honest());
+        let silent = UdpSocket::bind((world.ip(), 53)).unwrap();
+        silent.set_nonblocking(true).unwrap();
+        let hosts = format!("{} here.example\n", seeder.addr.ip());
+        name_peers(&world, &hosts, &format!("nameserver {}\n", silent.local_addr().unwrap().ip()));
+
+        // More names than anybody needs, and a resolver that never answers.
+        let lost: String = (0..40).map(|n| format!("&x.pe=lost{n}.example:6881")).collect();
+        let link = content.magnet() + &lost;
+        let ended =
+            world.get(&link, &world.folder("a"), &[]).args(["--timeout", "1s"]).run(secs(40));
+        assert_eq!(ended.code, 4, "{}", ended.stderr);
+        assert!(ended.took < secs(15), "names overran the time limit: {:?}", ended.took);
+        let (mut names, mut query) = (BTreeSet::new(), [0; 512]);
+        while let Ok(len) = silent.recv(&mut query) {
+            names.insert(String::from_utf8_lossy(&query[13..len.min(20)]).into_owned());
+        }
+        assert!((2..=8).contains(&names.len()), "asked at once: {names:?}");
+
+        // One name of many is known, and nobody else is.
+        let link = format!("{}&x.pe=here.example:{}{lost}", content.magnet(), seeder.addr.port());
+        for (args, out) in [(&[][..], "b"), (&["--files", "0"], "c")] {
+            let out = world.folder(out);
+            world.get(&link, &out, &[]).args(args).run(secs(60)).expect(0, "a peer by its name");
+            content.assert_in(&out);
+        }
+        // Nobody can be found any more: that is said, not waited for.
+        let link = format!("{}&x.pe=lost.example:1", content.magnet());
+        for verb in ["get", "resolve"] {
+            let alone = world.trackless([verb, &link, "--no-dht"]).run(secs(60));
+            assert_eq!(alone.code, 4, "{verb}: {}", alone.stderr);
+        }
+    });
 }

@@ -247,6 +247,87 @@ fn one_dead_link_of_several_leaves_the_others_alone() {
 }
 
 #[test]
+fn bad_links_of_several_are_told_and_the_good_ones_are_got() {
+    let lab = Lab::new();
+    let (_share, magnet) = lab.share();
+    let out = lab.path("out");
+    let args = ["get", "nonsense", &magnet, "gone.torrent", "-o", arg(&out), "--json"];
+    let done = lab.run(&args).expect(3);
+    let lines: Vec<serde_json::Value> =
+        done.stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let told = |n: usize| (lines[n]["link"].as_str().unwrap(), lines[n]["code"].as_u64().unwrap());
+    assert_eq!(lines.len(), 3, "a line for every link: {done:#?}");
+    assert_eq!((told(0), told(1)), (("nonsense", 3), ("gone.torrent", 3)), "{done:#?}");
+    assert_eq!(told(2), (magnet.as_str(), 0), "{done:#?}");
+    lab.assert_fetched(&out);
+
+    let all_bad = lab.run(&["get", "nonsense", "magnet:?dn=x"]).expect(3);
+    assert_eq!(all_bad.stdout, "");
+    assert_eq!(all_bad.stderr.lines().count(), 4, "a cause and an advice each: {all_bad:#?}");
+}
+
+#[test]
+fn signal_ends_sharing_on_as_a_success_and_a_download_not() {
+    let lab = Lab::new();
+    let (_share, magnet) = lab.share();
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let out = tempfile::tempdir().unwrap();
+        let get = ["get", &magnet, "-o", arg(out.path()), "--seed"];
+        let mut get = Running::start(&mut lab.command(&get));
+        assert_eq!(get.line(), out.path().join("pair").to_str().unwrap());
+        let ended = get.end(signal).expect(0);
+        assert!(ended.stderr.contains("sharing ended"), "{ended:#?}");
+        lab.assert_fetched(out.path());
+
+        // One of two is not there yet: that is what the signal ends.
+        let out = tempfile::tempdir().unwrap();
+        let both = ["get", &magnet, HASH, "-o", arg(out.path()), "--seed"];
+        let mut get = Running::start(&mut lab.command(&both));
+        get.line();
+        let ended = get.end(signal).expect(code);
+        assert!(!ended.stderr.contains("sharing ended"), "{ended:#?}");
+    }
+}
+
+#[test]
+fn what_is_shared_on_keeps_no_other_download_waiting() {
+    // More than are fetched at the same time.
+    const LINKS: usize = 25;
+    let dir = tempfile::tempdir().unwrap();
+    let mut args = vec!["get".to_owned(), "--no-dht".to_owned(), "--seed".to_owned()];
+    for n in 0..LINKS {
+        let file = dir.path().join(format!("{n}.bin"));
+        let torrent = dir.path().join(format!("{n}.torrent"));
+        fs::write(&file, pattern(1000 + n)).unwrap();
+        rig::run(dir.path(), &["create", arg(&file), "-o", arg(&torrent)]).expect(0);
+        args.push(arg(&torrent).to_owned());
+    }
+    args.extend(["-o".to_owned(), arg(dir.path()).to_owned()]);
+    let mut get = Running::start(rig::trackless(dir.path()).args(args));
+    (0..LINKS).for_each(|_| drop(get.line()));
+    get.end("INT").expect(0);
+}
+
+#[test]
+fn same_torrent_named_twice_is_shared_once() {
+    let lab = Lab::new();
+    let (_share, magnet) = lab.share();
+    let folder = lab.path("shared/pair");
+    let copy = lab.path("copy/pair");
+    fs::create_dir_all(&copy).unwrap();
+    for name in ["one.bin", "two.txt"] {
+        fs::copy(folder.join(name), copy.join(name)).unwrap();
+    }
+    let paths = [arg(&folder), arg(&copy), arg(&folder)];
+    let mut share = Running::start(&mut lab.command(&[&["share"][..], &paths].concat()));
+    assert_eq!(share.line(), magnet);
+    std::thread::sleep(Duration::from_millis(500));
+    let ended = share.end("INT").expect(130);
+    assert_eq!(ended.stdout, "", "one line");
+    assert_eq!(ended.stderr.matches("the same torrent as before").count(), 2, "{ended:#?}");
+}
+
+#[test]
 fn port_in_use_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = taken.local_addr().unwrap().to_string();

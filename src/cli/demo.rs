@@ -18,7 +18,7 @@ use super::create::{self, Plan};
 use super::exit::{Code, Failure};
 use super::format::{measured, size};
 use super::info::magnet;
-use super::online::{self, Patience, Watch};
+use super::online::{self, Names, Patience, Watch};
 use super::output::Console;
 use super::progress::Progress;
 use super::signals::{Signals, stopped};
@@ -77,12 +77,14 @@ impl Demo {
         let request =
             AddTorrent { output: Output::Download(target.clone()), ..AddTorrent::new(info_hash) };
         let mut fetched = online::add(&downloader, request).await?;
-        let mut progress = Progress::off();
+        let (mut progress, mut names) = (Progress::off(), Names::default());
+        let deadline = Some(Instant::now() + DEADLINE);
         let mut watch = Watch {
             torrent: &mut fetched,
             progress: &mut progress,
-            patience: Patience { deadline: Some(Instant::now() + DEADLINE), idle: None },
+            patience: Patience { deadline, idle: None, alone: None },
             name: None,
+            names: &mut names,
         };
         let info = watch.metadata().await?;
         stages.done(

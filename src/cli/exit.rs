@@ -117,6 +117,11 @@ impl Failure {
         self
     }
 
+    /// Was it a signal that ended the verb?
+    pub fn is_signal(&self) -> bool {
+        matches!(self.code, Code::Interrupted | Code::Terminated)
+    }
+
     /// Our own bug: a task panicked, and said so on stderr.
     pub fn internal() -> Self {
         Self::new(Code::Other, "an internal error, shown above")

@@ -15,7 +15,7 @@ use super::exit::{Code, Failure};
 use super::format::{escape, measured, size};
 use super::info;
 use super::input::{self, Source};
-use super::online::{self, Patience, Role, Watch};
+use super::online::{self, Names, Patience, Role, Watch};
 use super::output::Console;
 use super::progress::Progress;
 use super::selection::Selection;
@@ -25,7 +25,7 @@ use crate::driver::{AddTorrent, Output, Session, Torrent, resume};
 use crate::swarm::layout::Layout;
 use crate::wire::metainfo::Info;
 
-/// Runs the verb.
+/// Runs the verb. A link that cannot be read is told, and the others are fetched all the same.
 pub fn run(args: &GetArgs, console: &Arc<Console>) -> Result<(), Failure> {
     let order = Order {
         dir: args.output.clone(),
@@ -36,11 +36,18 @@ pub fn run(args: &GetArgs, console: &Arc<Console>) -> Result<(), Failure> {
         network: Network::new(&args.network)?,
     };
     let links = input::expand(&args.links)?;
-    let jobs = links
-        .into_iter()
-        .map(|text| Source::read(&text).map(|source| Job { text, source }))
-        .collect::<Result<Vec<_>, _>>()?;
-    fetch(order, distinct(jobs), console)
+    let mut ledger = Ledger { is_single: links.len() == 1, ..Ledger::default() };
+    let mut jobs = Vec::with_capacity(links.len());
+    for text in links {
+        match Source::read(&text) {
+            Ok(source) => jobs.push(Job { text, source }),
+            Err(failure) => ledger.fail(&text, failure, console)?,
+        }
+    }
+    if jobs.is_empty() {
+        return ledger.outcome;
+    }
+    fetch(order, distinct(jobs), ledger, console)
 }
 
 /// What to do with every link of one command.
@@ -69,68 +76,134 @@ pub struct Job {
     pub source: Source,
 }
 
+/// What became of the links so far.
+#[derive(Debug)]
+pub struct Ledger {
+    /// The only link fails as the program does; several fail one by one.
+    is_single: bool,
+    /// Links that are neither saved nor failed.
+    pending: usize,
+    /// The first failure.
+    outcome: Result<(), Failure>,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self { is_single: true, pending: 0, outcome: Ok(()) }
+    }
+}
+
+impl Ledger {
+    // A link failed: with others beside it that is told at once, and they go on.
+    fn fail(&mut self, link: &str, failure: Failure, console: &Console) -> Result<(), Failure> {
+        if self.is_single {
+            return Err(failure);
+        }
+        console.fail_link(link, &failure);
+        let outcome = std::mem::replace(&mut self.outcome, Ok(()));
+        self.outcome = outcome.and(Err(failure.reported()));
+        Ok(())
+    }
+
+    // What the program ends with.
+    fn close(self, ended: Result<(), Failure>, console: &Console) -> Result<(), Failure> {
+        match ended {
+            // Everything that was asked for is on disk: a signal is how sharing ends.
+            Err(failure) if failure.is_signal() && self.pending == 0 => {
+                console.note("sharing ended");
+                self.outcome
+            }
+            Err(failure) => Err(failure),
+            Ok(()) => self.outcome,
+        }
+    }
+}
+
 /// Fetches all of them, several at a time.
-pub fn fetch(order: Order, jobs: Vec<Job>, console: &Arc<Console>) -> Result<(), Failure> {
+pub fn fetch(
+    order: Order,
+    jobs: Vec<Job>,
+    mut ledger: Ledger,
+    console: &Arc<Console>,
+) -> Result<(), Failure> {
     if !order.list {
         std::fs::create_dir_all(&order.dir).map_err(|e| Failure::io(order.dir.display(), &e))?;
     }
-    online::block_on(async {
+    ledger.pending = jobs.len();
+    let ended = online::block_on(async {
         let role = if order.list { Role::Visitor } else { Role::Member };
         let session = online::start(&order.network, role).await?;
-        online::conduct(&session, all(&session, Arc::new(order), jobs, console)).await
-    })
+        let work = all(&session, Arc::new(order), jobs, &mut ledger, console);
+        online::conduct(&session, work).await
+    });
+    ledger.close(ended, console)
 }
 
 async fn all(
     session: &Session,
     order: Arc<Order>,
     jobs: Vec<Job>,
+    ledger: &mut Ledger,
     console: &Arc<Console>,
 ) -> Result<(), Failure> {
-    let is_single = jobs.len() == 1;
     let mut waiting = jobs.into_iter();
-    let mut running = JoinSet::new();
-    let mut outcome = Ok(());
+    let mut fetching = JoinSet::new();
+    // What is shared on takes no place from what is still to be fetched.
+    let mut sharing = JoinSet::new();
     loop {
-        while running.len() < DOWNLOADS_MAX {
+        while fetching.len() < DOWNLOADS_MAX {
             let Some(job) = waiting.next() else { break };
             let (session, order, console) = (session.clone(), order.clone(), console.clone());
-            running.spawn(async move {
+            fetching.spawn(async move {
                 let fetched = one(&session, &order, &job, &console).await;
                 (job, fetched)
             });
         }
-        let Some(done) = running.join_next().await else { return outcome };
-        let (job, fetched) = done.map_err(|_| Failure::internal())?;
-        let Err(failure) = fetched else { continue };
-        if is_single {
-            return Err(failure);
+        tokio::select! {
+            Some(done) = fetching.join_next() => {
+                let (job, fetched) = done.map_err(|_| Failure::internal())?;
+                ledger.pending -= 1;
+                match (fetched, order.seed) {
+                    (Ok(Some(torrent)), Some(goal)) => {
+                        let console = console.clone();
+                        sharing.spawn(async move { seed(&torrent, goal, &console).await });
+                    }
+                    (Ok(_), _) => {}
+                    (Err(failure), _) => ledger.fail(&job.text, failure, console)?,
+                }
+            }
+            Some(ended) = sharing.join_next() => ended.map_err(|_| Failure::internal())?,
+            else => return Ok(()),
         }
-        console.fail_link(&job.text, &failure);
-        outcome = outcome.and(Err(failure.reported()));
     }
 }
 
+// The torrent whose wanted data is on disk; none if there was only something to show.
 async fn one(
     session: &Session,
     order: &Order,
     job: &Job,
     console: &Console,
-) -> Result<(), Failure> {
+) -> Result<Option<Torrent>, Failure> {
     let started = Instant::now();
     let mut progress = Progress::new(console);
-    let patience = Patience::new(&order.network, GET_IDLE_MAX);
-    let mut request = request(order, job).await;
     // Where we listen was said on purpose: somebody may come there.
-    let is_alone = request.peers.is_empty() && order.network.listen.is_empty();
-    let patience = patience.for_peers(&order.network, is_alone);
+    let is_found = !order.network.listen.is_empty();
+    let patience = Patience::new(&order.network, GET_IDLE_MAX, is_found);
+    let (mut request, mut names) = request(order, job);
     let selection = match &job.source {
         Source::Link(link) if order.selection.is_all() => Selection::of_link(link),
         _ => order.selection.clone(),
     };
     // Which files are wanted can only be said once their names are known.
     if request.info.is_none() && (order.list || !selection.is_all()) {
-        request.info = Some(resolve(session, job, &request, patience, &mut progress).await?);
+        let mut torrent = online::add(session, request.clone()).await?;
+        let progress = &mut progress;
+        let (name, names) = (name_hint(job), &mut names);
+        let info =
+            Watch { torrent: &mut torrent, progress, patience, name, names }.metadata().await;
+        torrent.remove().await;
+        request.info = Some(info?);
     }
     if let Some(info) = &request.info {
         let layout = layout(info)?;
@@ -138,14 +211,16 @@ async fn one(
         if order.list {
             progress.clear();
             list(&layout, request.info_hash, request.wanted.as_deref(), console);
-            return Ok(());
+            return Ok(None);
         }
     }
+    request.peers.append(&mut names.found);
     request.output = Output::Download(order.dir.clone());
     let wanted = request.wanted.clone();
     let mut info = request.info.clone();
     let mut torrent = online::add(session, request).await?;
-    Watch { torrent: &mut torrent, progress: &mut progress, patience, name: name_hint(job) }
+    let (name, names) = (name_hint(job), &mut names);
+    Watch { torrent: &mut torrent, progress: &mut progress, patience, name, names }
         .data(|metadata| info = Some(metadata.clone()))
         .await?;
     let layout = match &info {
@@ -156,42 +231,27 @@ async fn one(
     let paths = saved(&order.dir, &layout, wanted.as_deref());
     announce_saved(job, &torrent, &layout, wanted.as_deref(), &paths, started.elapsed(), console)
         .await;
-    match order.seed {
-        Some(goal) => seed(&torrent, goal, &mut progress).await,
-        None => Ok(()),
-    }
+    Ok(Some(torrent))
 }
 
-async fn request(order: &Order, job: &Job) -> AddTorrent {
+fn request(order: &Order, job: &Job) -> (AddTorrent, Names) {
     let mut request = AddTorrent::new(job.source.info_hash());
     request.sequential = order.sequential;
-    match &job.source {
+    let hints: &[_] = match &job.source {
         Source::Link(link) => {
-            request.peers = online::peers(&order.network.peers, &link.peers).await;
             // A link that was resolved by an earlier run is not resolved again.
             let state = order.network.state_dir.as_deref();
             request.info = state.and_then(|dir| resume::saved_info(dir, &link.info_hash));
+            &link.peers
         }
         Source::Torrent(metainfo) => {
-            request.peers = order.network.peers.clone();
             request.info = Some(metainfo.info_bytes.clone());
+            &[]
         }
-    }
-    request
-}
-
-async fn resolve(
-    session: &Session,
-    job: &Job,
-    request: &AddTorrent,
-    patience: Patience,
-    progress: &mut Progress,
-) -> Result<Bytes, Failure> {
-    let mut torrent = online::add(session, request.clone()).await?;
-    let info =
-        Watch { torrent: &mut torrent, progress, patience, name: name_hint(job) }.metadata().await;
-    torrent.remove().await;
-    info
+    };
+    let (peers, names) = online::peers(&order.network.peers, hints);
+    request.peers = peers;
+    (request, names)
 }
 
 /// The layout of an info dictionary.
@@ -257,10 +317,11 @@ async fn announce_saved(
     ));
 }
 
-async fn seed(torrent: &Torrent, goal: SeedGoal, progress: &mut Progress) -> Result<(), Failure> {
+async fn seed(torrent: &Torrent, goal: SeedGoal, console: &Console) {
+    let mut progress = Progress::new(console);
     let started = Instant::now();
     loop {
-        let Some(status) = torrent.status().await.map(|s| s.swarm) else { return Ok(()) };
+        let Some(status) = torrent.status().await.map(|s| s.swarm) else { return };
         let reached = match goal {
             SeedGoal::Forever => false,
             SeedGoal::For(time) => started.elapsed() >= time,
@@ -268,7 +329,7 @@ async fn seed(torrent: &Torrent, goal: SeedGoal, progress: &mut Progress) -> Res
             SeedGoal::Ratio(ratio) => status.uploaded as f64 >= ratio * status.wanted_bytes as f64,
         };
         if reached {
-            return Ok(());
+            return;
         }
         progress.line(|| {
             format!(

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::config::Network;
@@ -98,21 +100,54 @@ pub async fn conduct<T>(
     outcome
 }
 
-/// The addresses of the peers that a link names, with the given ones first.
-pub async fn peers(given: &[SocketAddr], hints: &[PeerHint]) -> Vec<SocketAddr> {
-    let mut peers = given.to_vec();
+/// The peers that a link calls by name: looked up all at once, while the torrent is under way.
+#[derive(Debug, Default)]
+pub struct Names {
+    lookups: JoinSet<Vec<SocketAddr>>,
+    /// What was found so far.
+    pub found: Vec<SocketAddr>,
+}
+
+/// Splits the peers that a link names into addresses, behind the given ones, and names.
+pub fn peers(given: &[SocketAddr], hints: &[PeerHint]) -> (Vec<SocketAddr>, Names) {
+    let (mut peers, mut names) = (given.to_vec(), Names::default());
     for hint in hints.iter().take(HINTS_MAX) {
         match hint {
             PeerHint::Addr(addr) => peers.push(*addr),
-            PeerHint::Host(host, port) => {
-                let lookup = tokio::net::lookup_host((host.as_str(), *port));
-                if let Ok(Ok(addrs)) = timeout(HINT_LOOKUP_MAX, lookup).await {
-                    peers.extend(addrs.take(HINT_ADDRS_MAX));
-                }
+            PeerHint::Host(host, port) if names.lookups.len() < HINT_NAMES_MAX => {
+                let lookup = timeout(HINT_LOOKUP_MAX, look_up(host.clone(), *port));
+                names.lookups.spawn(async move { lookup.await.unwrap_or_default() });
             }
+            PeerHint::Host(..) => {}
         }
     }
-    peers
+    (peers, names)
+}
+
+impl Names {
+    // The addresses of the next name that has any; waits for ever when there are no more.
+    async fn next(&mut self) -> Vec<SocketAddr> {
+        match self.lookups.join_next().await {
+            Some(addrs) => {
+                let addrs = addrs.unwrap_or_default();
+                self.found.extend(&addrs);
+                addrs
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+// A lookup cannot be called back: it keeps its place until the system has done with it, whether or
+// not anybody still waits for it.
+async fn look_up(host: String, port: u16) -> Vec<SocketAddr> {
+    let Ok(place) = NAME_PLACES.acquire().await else { return Vec::new() };
+    let lookup = tokio::spawn(async move {
+        let addrs = tokio::net::lookup_host((host.as_str(), port)).await;
+        drop(place);
+        addrs.map(|addrs| addrs.take(HINT_ADDRS_MAX).collect::<Vec<_>>())
+    });
+    lookup.await.map(Result::unwrap_or_default).unwrap_or_default()
 }
 
 /// Adds a torrent to the session.
@@ -127,24 +162,19 @@ pub struct Patience {
     pub deadline: Option<Instant>,
     /// Without a limit: how long nothing may happen. `None` waits for ever.
     pub idle: Option<Duration>,
+    /// The same while nobody is known, where nobody can become known.
+    pub alone: Option<Duration>,
 }
 
 impl Patience {
-    /// The user's limit, or this much idle time.
-    pub fn new(network: &Network, idle: Duration) -> Self {
+    /// The user's limit, or this much idle time. With the DHT off, and without a place where
+    /// somebody may come (`is_found`), who is alone stays alone: there is nothing to wait for.
+    pub fn new(network: &Network, idle: Duration, is_found: bool) -> Self {
         Self {
             deadline: network.timeout.map(|limit| Instant::now() + limit),
             idle: network.timeout.is_none().then_some(idle),
+            alone: (!network.dht && !is_found).then_some(ALONE_MAX),
         }
-    }
-
-    /// With the DHT off too, who is alone stays alone: there is nothing to wait for.
-    #[must_use]
-    pub fn for_peers(mut self, network: &Network, is_alone: bool) -> Self {
-        if is_alone && !network.dht {
-            self.idle = Some(ALONE_MAX);
-        }
-        self
     }
 }
 
@@ -158,6 +188,8 @@ pub struct Watch<'a> {
     pub patience: Patience,
     /// What to call it before its own name is known.
     pub name: Option<String>,
+    /// Peers whose addresses are still looked for.
+    pub names: &'a mut Names,
 }
 
 impl Watch<'_> {
@@ -201,10 +233,13 @@ impl Watch<'_> {
                         return Err(failure);
                     }
                 }
+                addrs = self.names.next() => self.torrent.add_peers(addrs).await,
                 _ = ticks.tick() => {
                     let counts = self.look(&mut idle).await?;
+                    let is_alone = counts.peers == 0 && self.names.lookups.is_empty();
+                    let alone = self.patience.alone.filter(|_| is_alone);
                     let waited = idle.since.elapsed();
-                    if self.patience.idle.is_some_and(|limit| waited >= limit) {
+                    if alone.or(self.patience.idle).is_some_and(|limit| waited >= limit) {
                         return Err(counts.failure(waited, false));
                     }
                 }
@@ -326,5 +361,9 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 const ALONE_MAX: Duration = Duration::from_millis(500);
 // A link is typed or clicked by a person: a handful of peers, not a list of victims.
 const HINTS_MAX: usize = 20;
+// Names among them. A resolver that does not answer holds a thread for each for half a minute.
+const HINT_NAMES_MAX: usize = 8;
+// The same for all links of one command together.
+static NAME_PLACES: Semaphore = Semaphore::const_new(32);
 const HINT_ADDRS_MAX: usize = 4;
 const HINT_LOOKUP_MAX: Duration = Duration::from_secs(3);

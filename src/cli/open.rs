@@ -8,7 +8,7 @@ use directories::UserDirs;
 use super::args::OpenArgs;
 use super::config::Network;
 use super::exit::{Code, Failure};
-use super::get::{self, Job, Order};
+use super::get::{self, Job, Ledger, Order};
 use super::input::Source;
 use super::output::Console;
 use super::selection::Selection;
@@ -32,5 +32,5 @@ pub fn run(args: &OpenArgs, console: &Arc<Console>) -> Result<(), Failure> {
         seed: None,
         network: Network::new(&args.network)?,
     };
-    get::fetch(order, vec![Job { text: args.link.clone(), source }], console)
+    get::fetch(order, vec![Job { text: args.link.clone(), source }], Ledger::default(), console)
 }

@@ -237,15 +237,14 @@ async fn metadata(
     link: &Link,
     progress: &mut Progress,
 ) -> Result<Bytes, Failure> {
-    let mut request = AddTorrent::new(link.info_hash);
-    request.peers = online::peers(&order.network.peers, &link.peers).await;
-    let mut patience = Patience::new(&order.network, RESOLVE_MAX);
+    let (peers, mut names) = online::peers(&order.network.peers, &link.peers);
+    let request = AddTorrent { peers, ..AddTorrent::new(link.info_hash) };
+    let mut patience = Patience::new(&order.network, RESOLVE_MAX, false);
     // Metadata comes soon or never: all the time counts, not the idle time alone.
     patience.deadline.get_or_insert_with(|| Instant::now() + RESOLVE_MAX);
-    let patience = patience.for_peers(&order.network, request.peers.is_empty());
     let mut torrent = online::add(session, request).await?;
-    let name = link.name.clone();
-    let info = Watch { torrent: &mut torrent, progress, patience, name }.metadata().await;
+    let (name, names) = (link.name.clone(), &mut names);
+    let info = Watch { torrent: &mut torrent, progress, patience, name, names }.metadata().await;
     torrent.remove().await;
     info
 }

@@ -38,6 +38,12 @@ pub fn run(args: &ShareArgs, console: &Arc<Console>) -> Result<(), Failure> {
             let mut shares = Vec::with_capacity(args.paths.len());
             for path in &args.paths {
                 let offer = offer(path, args.data.as_deref(), piece_length, console).await?;
+                if shares.iter().any(|s: &Share| s.torrent.info_hash() == offer.info_hash) {
+                    let (path, hash) = (Console::path_text(path), offer.info_hash);
+                    console
+                        .warn(&format!("{path}: the same torrent as before ({hash}): shared once"));
+                    continue;
+                }
                 shares.push(share(&session, &network, offer, console).await?);
             }
             tokio::select! {
@@ -45,10 +51,9 @@ pub fn run(args: &ShareArgs, console: &Arc<Console>) -> Result<(), Failure> {
                 () = online::at(network.timeout.map(|limit| Instant::now() + limit)) => Ok(()),
             }
         };
-        online::conduct(&session, work).await.map_err(|failure| match failure.code {
+        online::conduct(&session, work).await.map_err(|failure| {
             // A signal is how sharing ends: there is nothing to explain.
-            Code::Interrupted | Code::Terminated => failure.reported(),
-            _ => failure,
+            if failure.is_signal() { failure.reported() } else { failure }
         })
     })
 }

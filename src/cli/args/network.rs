@@ -222,7 +222,8 @@ pub struct DemoArgs {
 
 pub(super) const GET_EXAMPLES: &str = "\
 Prints the saved paths, one a line. Resumes what is there already. Gives up after 5 minutes in which nobody is \
-found or reached, unless --timeout says otherwise.
+found or reached, unless --timeout says otherwise. Of several links each ends for itself: those that fail are told, and the \
+exit code is that of the first. A signal while it only goes on sharing (--seed) is no failure: exit code 0.
 
 Examples:
   trackless get 'magnet:?xt=urn:btih:...' -o ~/Downloads
