@@ -103,12 +103,20 @@ impl Bucket {
         self.contacts.iter_mut().find(|c| c.id == id)
     }
 
-    /// Could a newcomer from `addr` get in, or be a useful spare?
-    pub fn wants(&self, addr: &SocketAddr) -> bool {
-        let room = self.contacts.len() < self.capacity
-            || self.spares.len() < SPARES_MAX
-            || self.contacts.iter().any(|c| c.failures > 0);
-        room && !self.contacts.iter().any(|c| c.failures == 0 && c.shares_network(addr))
+    /// Could whoever is at `addr` and not among the contacts get in, or be a useful spare? One that is
+    /// a fresh spare already could not: two nodes that are spares of each other would ping for ever,
+    /// each because the other asked.
+    pub fn wants(&self, now: Instant, addr: &SocketAddr) -> bool {
+        if self.contacts.iter().any(|c| c.failures == 0 && c.shares_network(addr)) {
+            return false;
+        }
+        if self.contacts.len() < self.capacity || self.contacts.iter().any(|c| c.failures > 0) {
+            return true;
+        }
+        match self.spares.iter().find(|c| c.addr == *addr || c.shares_network(addr)) {
+            Some(spare) => spare.addr == *addr && spare.due() <= now,
+            None => self.spares.len() < SPARES_MAX,
+        }
     }
 
     /// Puts `new` where it belongs. It has answered, and its endpoint is in no bucket.

@@ -189,7 +189,7 @@ impl Table {
             return false;
         }
         let taken = self.same_ip(addr).is_some();
-        !taken && self.buckets.get(self.index(id)).is_none_or(|bucket| bucket.wants(addr))
+        !taken && self.buckets.get(self.index(id)).is_none_or(|bucket| bucket.wants(now, addr))
     }
 
     /// The contact at `addr` left a query of that time unanswered. Of several that were under way

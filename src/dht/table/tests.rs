@@ -144,6 +144,24 @@ fn failing_contact_makes_room_for_a_spare() {
     check(&table);
 }
 
+// Two nodes that were spares of each other pinged each other three times a second, each because the
+// other had asked: a network of a thousand nodes spent nine tenths of its packets on that.
+#[test]
+fn fresh_spare_that_asks_is_not_wanted_again() {
+    let (mut table, mut rng) = (table(), Rng::from_seed([1; 32]));
+    for n in 0..8 {
+        assert_eq!(admit(&mut table, at(0), id_in(4, &mut rng), loopback(n)), Admission::Added);
+    }
+    let (spare, addr) = (id_in(4, &mut rng), loopback(8));
+    assert!(table.wants(at(0), spare, &addr));
+    assert_eq!(admit(&mut table, at(0), spare, addr), Admission::Outside);
+    assert!(!table.wants(at(1), spare, &addr), "it waits already");
+    assert!(table.wants(at(1), id_in(4, &mut rng), &loopback(9)), "there is room for others");
+    assert!(table.wants(at(720), spare, &addr), "it has not answered for long");
+    table.on_failure(at(2), &loopback(0), at(1));
+    assert!(table.wants(at(2), spare, &addr), "somebody's place may be free");
+}
+
 #[test]
 fn queries_that_were_lost_together_are_one_failure_and_none_if_another_was_answered() {
     let (mut table, mut rng) = (table(), Rng::from_seed([1; 32]));
