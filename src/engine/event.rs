@@ -123,6 +123,30 @@ pub enum NodeEvent {
         /// How long it took; `None` if no answer came.
         rtt: Option<std::time::Duration>,
     },
+    /// It was not started.
+    Refused(Refused),
+}
+
+impl NodeEvent {
+    /// No further event names this command.
+    pub fn is_last(&self) -> bool {
+        match self {
+            Self::Peers(_) => false,
+            Self::Done { last, .. } => *last,
+            Self::Pinged { .. } | Self::Refused(_) => true,
+        }
+    }
+}
+
+/// Why a DHT operation was not started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// No node runs that could do it: the DHT is off, or off for that address family.
+    #[error("no DHT node of that address family runs here")]
+    NoNode,
+    /// As many operations as may be are under way.
+    #[error("too many DHT operations are under way")]
+    Busy,
 }
 
 /// Why a torrent was not added.

@@ -4,6 +4,7 @@
 //! A host (the driver or the simulator) feeds it datagrams, connections, disk results and time, and
 //! carries out its [`Output`]s. It decides nothing about pieces or contacts itself.
 
+mod commands;
 mod config;
 mod connections;
 mod discovery;
@@ -16,5 +17,5 @@ mod tests;
 
 pub use config::{AddTorrent, Config, NodeConfig};
 pub use discovery::DiscoveryStatus;
-pub use event::{AddError, CommandId, Event, NodeEvent, Output, SocketId, TorrentId};
+pub use event::{AddError, CommandId, Event, NodeEvent, Output, Refused, SocketId, TorrentId};
 pub use switchboard::Engine;

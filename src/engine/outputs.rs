@@ -159,8 +159,7 @@ impl Engine {
             }
             dht::Event::PingDone { ping, id, rtt } => {
                 if let Some(command) = self.pings.remove(&(socket, ping)) {
-                    let event = NodeEvent::Pinged { id, rtt };
-                    self.outputs.push_back(Output::Event(Event::Command { command, event }));
+                    self.tell(command, NodeEvent::Pinged { id, rtt });
                 }
             }
             dht::Event::NeedBootstrap => {
@@ -217,10 +216,7 @@ impl Engine {
                 }
                 self.with_torrent(now, id, |t| t.add_peers(now, PeerSource::Dht, &peers));
             }
-            Some(Asker::Command(command)) => {
-                let event = NodeEvent::Peers(peers);
-                self.outputs.push_back(Output::Event(Event::Command { command, event }));
-            }
+            Some(Asker::Command(command)) => self.tell(command, NodeEvent::Peers(peers)),
             None => {}
         }
     }
@@ -255,8 +251,7 @@ impl Engine {
             }
             Asker::Command(command) => {
                 let last = !self.lookups.values().any(|a| *a == Asker::Command(command));
-                let event = NodeEvent::Done { report, last };
-                self.outputs.push_back(Output::Event(Event::Command { command, event }));
+                self.tell(command, NodeEvent::Done { report, last });
             }
         }
     }

@@ -8,15 +8,13 @@ use bytes::Bytes;
 
 use crate::base::addr::Family;
 use crate::base::datagrams::DatagramQueue;
-use crate::base::limits::{DHT_COMMANDS_MAX, TORRENTS_MAX};
+use crate::base::limits::TORRENTS_MAX;
 use crate::base::time::soonest;
-use crate::base::{InfoHash, Instant, NodeId, Rng, Seed};
+use crate::base::{InfoHash, Instant, Rng, Seed};
 use crate::dht::{LookupId, Node, PingId};
 use crate::engine::connections::{Connections, Owner};
 use crate::engine::discovery::{Discovery, DiscoveryStatus};
-use crate::engine::{
-    AddError, AddTorrent, CommandId, Config, Event, NodeEvent, Output, SocketId, TorrentId,
-};
+use crate::engine::{AddError, AddTorrent, CommandId, Config, Output, SocketId, TorrentId};
 use crate::peer::{CloseReason, ConnId, Misbehavior};
 use crate::swarm::{self, DialError, DiskEvent, PeerSource, Torrent};
 use crate::wire::handshake::Handshake;
@@ -179,59 +177,6 @@ impl Engine {
     /// The DHT nodes, for status and saving.
     pub fn nodes(&self) -> impl Iterator<Item = (SocketId, &Node)> {
         self.nodes.iter().map(|s| (s.socket, &s.node))
-    }
-
-    // ---- DHT commands ----
-
-    /// Looks for the peers of `info_hash`.
-    pub fn get_peers(&mut self, now: Instant, info_hash: InfoHash) -> CommandId {
-        self.command(now, |node| node.get_peers(now, info_hash))
-    }
-
-    /// Looks for the peers of `info_hash` and announces `port` (`None`: our DHT port).
-    pub fn announce(&mut self, now: Instant, info_hash: InfoHash, port: Option<u16>) -> CommandId {
-        self.command(now, |node| node.announce(now, info_hash, port))
-    }
-
-    /// Looks for the nodes closest to `target`.
-    pub fn find_node(&mut self, now: Instant, target: NodeId) -> CommandId {
-        self.command(now, |node| node.find_node(now, target))
-    }
-
-    /// Pings one node.
-    pub fn ping(&mut self, now: Instant, addr: SocketAddr) -> CommandId {
-        let command = self.name_command();
-        let slot = self.nodes.iter_mut().find(|s| s.family == Family::of(&addr));
-        match slot {
-            Some(slot) if self.pings.len() < DHT_COMMANDS_MAX => {
-                let ping = slot.node.ping(now, addr);
-                self.pings.insert((slot.socket, ping), command);
-            }
-            _ => {
-                let event = NodeEvent::Pinged { id: None, rtt: None };
-                self.outputs.push_back(Output::Event(Event::Command { command, event }));
-            }
-        }
-        self.drain_nodes(now);
-        command
-    }
-
-    fn command(&mut self, now: Instant, mut start: impl FnMut(&mut Node) -> LookupId) -> CommandId {
-        let command = self.name_command();
-        if self.lookups.len() < DHT_COMMANDS_MAX {
-            for slot in &mut self.nodes {
-                let lookup = start(&mut slot.node);
-                self.lookups.insert((slot.socket, lookup), Asker::Command(command));
-            }
-        }
-        self.drain_nodes(now);
-        command
-    }
-
-    fn name_command(&mut self) -> CommandId {
-        let command = CommandId(self.next_command);
-        self.next_command += 1;
-        command
     }
 
     // ---- torrents ----

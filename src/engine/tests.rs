@@ -7,7 +7,8 @@ use bytes::Bytes;
 
 use super::*;
 use crate::base::addr::Family;
-use crate::base::{InfoHash, Instant, PeerId};
+use crate::base::limits::DHT_COMMANDS_MAX;
+use crate::base::{InfoHash, Instant, NodeId, PeerId};
 use crate::dht;
 use crate::peer::{CloseReason, ConnId};
 use crate::swarm::{DialError, DiskRequest};
@@ -16,6 +17,8 @@ use crate::wire::handshake::Handshake;
 const INFO: &[u8] = b"d6:lengthi5e4:name1:a12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaae";
 const PRIVATE: &[u8] =
     b"d6:lengthi5e4:name1:a12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaa7:privatei1ee";
+
+const LONGER_THAN_LOOKUPS: Duration = Duration::from_secs(90);
 
 fn addr(n: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, n], 6881))
@@ -221,6 +224,61 @@ fn family_without_anybody_to_ask_does_not_hold_a_lookup_up() {
 fn ping_of_a_family_we_do_not_have_fails_at_once() {
     let mut e = engine(true);
     let command = e.ping(Instant::ZERO, "[2001:db8::1]:1".parse().unwrap());
-    let event = NodeEvent::Pinged { id: None, rtt: None };
+    let event = NodeEvent::Refused(Refused::NoNode);
     assert!(outputs(&mut e).contains(&Output::Event(Event::Command { command, event })));
+}
+
+#[test]
+fn every_command_ends_even_where_no_node_runs() {
+    let mut e = Engine::new(Config::new(PeerId::new([7; 20])), [1; 32], Instant::ZERO);
+    let hash = InfoHash::new([5; 20]);
+    let commands = [
+        e.get_peers(Instant::ZERO, hash),
+        e.announce(Instant::ZERO, hash, None),
+        e.find_node(Instant::ZERO, NodeId::new([6; 20])),
+        e.ping(Instant::ZERO, "10.0.0.9:1".parse().unwrap()),
+    ];
+    let told = outputs(&mut e);
+    for command in commands {
+        let event = NodeEvent::Refused(Refused::NoNode);
+        assert!(told.contains(&Output::Event(Event::Command { command, event })), "{command:?}");
+    }
+}
+
+#[test]
+fn commands_beyond_the_limit_are_refused_and_cancelled_ones_make_room() {
+    let mut e = engine(true);
+    let hash = |n: usize| {
+        let mut bytes = [0; 20];
+        bytes[..8].copy_from_slice(&n.to_be_bytes());
+        InfoHash::new(bytes)
+    };
+    let refused = |e: &mut Engine, command| {
+        let event = NodeEvent::Refused(Refused::Busy);
+        outputs(e).contains(&Output::Event(Event::Command { command, event }))
+    };
+    let now = Instant::ZERO;
+    let running: Vec<_> = (0..DHT_COMMANDS_MAX).map(|n| e.get_peers(now, hash(n))).collect();
+    outputs(&mut e);
+    let beyond = e.get_peers(now, hash(DHT_COMMANDS_MAX));
+    assert!(refused(&mut e, beyond));
+    e.cancel(running[0]);
+    let fits = e.get_peers(now, hash(DHT_COMMANDS_MAX));
+    assert!(!refused(&mut e, fits));
+}
+
+#[test]
+fn cancelled_command_is_never_heard_of_again() {
+    let mut e = engine(true);
+    let commands = [1, 2].map(|n| e.get_peers(Instant::ZERO, InfoHash::new([n; 20])));
+    e.cancel(commands[0]);
+    let mut told = Vec::new();
+    while let Some(at) = e.poll_timeout().filter(|at| *at < Instant::ZERO + LONGER_THAN_LOOKUPS) {
+        e.handle_timeout(at);
+        told.extend(outputs(&mut e).into_iter().filter_map(|output| match output {
+            Output::Event(Event::Command { command, event }) => Some((command, event.is_last())),
+            _ => None,
+        }));
+    }
+    assert_eq!(told, [(commands[1], true)]);
 }

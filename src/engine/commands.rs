@@ -1,0 +1,89 @@
+//! DHT operations that the host asks for. Each has a name, runs on every node that can do it, and
+//! ends with exactly one event of which [`NodeEvent::is_last`] is true, unless it is cancelled.
+
+use std::net::SocketAddr;
+
+use crate::base::addr::Family;
+use crate::base::limits::DHT_COMMANDS_MAX;
+use crate::base::{InfoHash, Instant, NodeId};
+use crate::dht::{LookupId, Node};
+use crate::engine::switchboard::{Asker, Engine};
+use crate::engine::{CommandId, Event, NodeEvent, Output, Refused, SocketId};
+
+impl Engine {
+    /// Looks for the peers of `info_hash`.
+    pub fn get_peers(&mut self, now: Instant, info_hash: InfoHash) -> CommandId {
+        self.command(now, |node| node.get_peers(now, info_hash))
+    }
+
+    /// Looks for the peers of `info_hash` and announces `port` (`None`: our DHT port).
+    pub fn announce(&mut self, now: Instant, info_hash: InfoHash, port: Option<u16>) -> CommandId {
+        self.command(now, |node| node.announce(now, info_hash, port))
+    }
+
+    /// Looks for the nodes closest to `target`.
+    pub fn find_node(&mut self, now: Instant, target: NodeId) -> CommandId {
+        self.command(now, |node| node.find_node(now, target))
+    }
+
+    /// Pings one node.
+    pub fn ping(&mut self, now: Instant, addr: SocketAddr) -> CommandId {
+        let command = self.name_command();
+        let slot = self.nodes.iter_mut().find(|s| s.family == Family::of(&addr));
+        match slot {
+            None => self.tell(command, NodeEvent::Refused(Refused::NoNode)),
+            Some(_) if self.pings.len() >= DHT_COMMANDS_MAX => {
+                self.tell(command, NodeEvent::Refused(Refused::Busy));
+            }
+            Some(slot) => {
+                let ping = slot.node.ping(now, addr);
+                self.pings.insert((slot.socket, ping), command);
+            }
+        }
+        self.drain_nodes(now);
+        command
+    }
+
+    /// Ends an operation without a word.
+    pub fn cancel(&mut self, command: CommandId) {
+        for (socket, lookup) in self.lookups_of(command) {
+            self.lookups.remove(&(socket, lookup));
+            if let Some(slot) = self.nodes.iter_mut().find(|s| s.socket == socket) {
+                slot.node.cancel(lookup);
+            }
+        }
+        // A ping is over soon; nobody is told.
+        self.pings.retain(|_, pinging| *pinging != command);
+    }
+
+    fn command(&mut self, now: Instant, mut start: impl FnMut(&mut Node) -> LookupId) -> CommandId {
+        let command = self.name_command();
+        if self.nodes.is_empty() {
+            self.tell(command, NodeEvent::Refused(Refused::NoNode));
+        } else if self.lookups.len() >= DHT_COMMANDS_MAX {
+            self.tell(command, NodeEvent::Refused(Refused::Busy));
+        } else {
+            for slot in &mut self.nodes {
+                let lookup = start(&mut slot.node);
+                self.lookups.insert((slot.socket, lookup), Asker::Command(command));
+            }
+        }
+        self.drain_nodes(now);
+        command
+    }
+
+    fn lookups_of(&self, command: CommandId) -> Vec<(SocketId, LookupId)> {
+        let own = self.lookups.iter().filter(|(_, asker)| **asker == Asker::Command(command));
+        own.map(|(name, _)| *name).collect()
+    }
+
+    fn name_command(&mut self) -> CommandId {
+        let command = CommandId(self.next_command);
+        self.next_command += 1;
+        command
+    }
+
+    pub(super) fn tell(&mut self, command: CommandId, event: NodeEvent) {
+        self.outputs.push_back(Output::Event(Event::Command { command, event }));
+    }
+}
