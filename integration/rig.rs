@@ -55,6 +55,14 @@ impl Done {
         serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {self:#?}"))
     }
 
+    /// stdout as one JSON object a line.
+    pub fn records(&self) -> Vec<serde_json::Value> {
+        let read = |line: &str| {
+            serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}: {self:#?}"))
+        };
+        self.stdout.lines().map(read).collect()
+    }
+
     /// Fails the test unless the program ended with this code.
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {

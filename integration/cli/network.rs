@@ -342,14 +342,19 @@ fn dht_operations_print_one_record_a_line() {
     let boot = lab.boot.to_string();
     let pong = lab.run(&["dht", "ping", &boot]).expect(0).stdout;
     assert!(pong.split(' ').next().unwrap().len() == 40 && pong.contains(&boot), "{pong}");
-    let nodes = lab.run(&["dht", "find-node", HASH, "--json"]).expect(0).stdout;
-    assert_eq!(nodes.lines().count(), 2, "{nodes}");
+    let nodes = lab.run(&["dht", "find-node", HASH, "--json"]).expect(0).records();
+    assert_eq!(nodes.len(), 3, "two nodes and the closing record: {nodes:?}");
+    assert_eq!((&nodes[2]["code"], &nodes[2]["nodes"]), (&0.into(), &2.into()), "{nodes:?}");
 
     lab.run(&["dht", "get-peers", HASH]).expect(4);
     let taken = lab.run(&["dht", "announce", HASH, "--port", "4711", "--json"]).expect(0).json();
     assert_eq!(taken["announced"], 2, "{taken}");
     let peers = lab.run(&["dht", "get-peers", HASH]).expect(0).stdout;
     assert_eq!(peers, "127.0.0.1:4711\n");
+    let peers = lab.run(&["dht", "get-peers", HASH, "--json"]).expect(0).records();
+    assert_eq!(peers[0]["addr"], "127.0.0.1:4711");
+    assert_eq!((&peers[1]["code"], &peers[1]["peers"]), (&0.into(), &1.into()), "{peers:?}");
+    assert_eq!((&peers[1]["asked"], &peers[1]["answered"]), (&2.into(), &2.into()), "{peers:?}");
 }
 
 #[test]
@@ -360,9 +365,7 @@ fn shell_runs_what_stdin_says_and_ends_with_it() {
     let done = rig::finish(&mut command, Some(input.as_bytes())).expect(0);
     assert!(done.stdout.starts_with("{\"addrs\""), "{done:#?}");
     let events = |done: &Done, kind: &str| -> Vec<serde_json::Value> {
-        let all =
-            done.stdout.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
-        all.filter(|e| e["ev"] == kind).collect()
+        done.records().into_iter().filter(|e| e["ev"] == kind).collect()
     };
     assert_eq!(events(&done, "up").len(), 1);
     assert_eq!(events(&done, "error").len(), 1);

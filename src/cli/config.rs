@@ -9,6 +9,7 @@ use directories::ProjectDirs;
 
 use super::args::NetworkArgs;
 use super::exit::{Code, Failure};
+use crate::driver::public_bootstrap;
 
 /// How long to go on sharing after a download.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -50,7 +51,7 @@ impl Network {
         let listen =
             args.listen.iter().map(|l| address("--listen", l)).collect::<Result<_, _>>()?;
         let bootstrap = if args.bootstrap.is_empty() {
-            builtin_bootstrap().map(str::to_owned).collect()
+            public_bootstrap().map(str::to_owned).collect()
         } else {
             args.bootstrap.iter().map(|b| host_port("--bootstrap", b)).collect::<Result<_, _>>()?
         };
@@ -69,14 +70,6 @@ impl Network {
             timeout: args.timeout,
         })
     }
-}
-
-/// The list that is compiled in.
-pub fn builtin_bootstrap() -> impl Iterator<Item = &'static str> {
-    include_str!("../../bootstrap-nodes.txt")
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
 /// A wrong command line.
@@ -181,7 +174,7 @@ mod tests {
 
     #[test]
     fn builtin_bootstrap_list_parses_and_has_no_doubles() {
-        let nodes: Vec<_> = builtin_bootstrap().collect();
+        let nodes: Vec<_> = public_bootstrap().collect();
         assert!(nodes.len() >= 5, "{nodes:?}");
         for node in &nodes {
             assert_eq!(host_port("list", node).as_deref(), Ok(*node));

@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
-use tokio::sync::mpsc;
+use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
 use super::args::{DhtArgs, DhtOperation};
@@ -19,9 +18,8 @@ use super::output::Console;
 use super::shell;
 use super::stage::{Stage, plural};
 use crate::base::{InfoHash, NodeId};
-use crate::dht::LookupReport;
-use crate::driver::Session;
-use crate::engine::NodeEvent;
+use crate::driver::{Dht, DhtError, Outcome, Pong};
+use crate::engine::Refused;
 
 /// Runs the verb.
 pub fn run(args: &DhtArgs, console: &Arc<Console>) -> Result<(), Failure> {
@@ -33,19 +31,20 @@ pub fn run(args: &DhtArgs, console: &Arc<Console>) -> Result<(), Failure> {
     online::block_on(async {
         let started = Instant::now();
         let session = online::start(&network, Role::Visitor).await?;
+        let dht = session.dht();
         let work = async {
             match operation {
-                Operation::Ping(node) => ping(&session, &node, console).await,
-                Operation::FindNode(id) => find_node(&session, id, console).await,
-                Operation::GetPeers(hash) => get_peers(&session, hash, console).await,
-                Operation::Announce(hash, port) => announce(&session, hash, port, console).await,
-                Operation::Shell => shell::run(&session, started, console).await,
+                Operation::Ping(node) => ping(&dht, &node, console).await,
+                Operation::FindNode(id) => find_node(&dht, id, console).await,
+                Operation::GetPeers(hash) => get_peers(&dht, hash, console).await,
+                Operation::Announce(hash, port) => announce(&dht, hash, port, console).await,
+                Operation::Shell => shell::run(&dht, started, console).await,
             }
         };
         let limited = async {
             tokio::select! {
                 outcome = work => outcome,
-                () = online::at(network.timeout.map(|limit| started + limit)) => Err(late(&session).await),
+                () = online::at(network.timeout.map(|limit| started + limit)) => Err(late(&dht).await),
             }
         };
         online::conduct(&session, limited).await
@@ -76,37 +75,33 @@ impl Operation {
     }
 }
 
-async fn ping(session: &Session, node: &str, console: &Console) -> Result<(), Failure> {
+async fn ping(dht: &Dht, node: &str, console: &Console) -> Result<(), Failure> {
     let lookup = timeout(NAME_LOOKUP_MAX, tokio::net::lookup_host(node)).await;
     let addrs: Vec<_> = match lookup {
         Ok(Ok(addrs)) => addrs.collect(),
         _ => Vec::new(),
     };
-    let families: Vec<_> = session.local_addrs().iter().map(SocketAddr::is_ipv4).collect();
+    let families: Vec<_> = dht.local_addrs().iter().map(SocketAddr::is_ipv4).collect();
     // The first one that a socket of ours can reach.
     let Some(addr) = addrs.into_iter().find(|a| families.contains(&a.is_ipv4())) else {
         let failure = Failure::new(Code::NoNetwork, format!("{node}: no such host"));
         return Err(failure.advise("check the name"));
     };
-    let mut events = session.dht_ping(addr).await;
-    match events.recv().await {
-        Some(NodeEvent::Pinged { id: Some(id), rtt }) => {
-            let rtt = rtt.unwrap_or_default();
-            console.record(
-                || format!("{id} {addr} {}", measured(rtt)),
-                || json!({"code": 0, "id": id.to_string(), "addr": addr.to_string(), "ms": millis(rtt)}),
-            );
-            Ok(())
-        }
-        _ => Err(Failure::new(Code::NoPeers, format!("{addr}: no answer"))
-            .advise("check the address: it must be a DHT node's UDP port")),
-    }
+    let Pong { id, rtt } = dht.ping(addr).await.map_err(|error| match error {
+        DhtError::NoAnswer(_) => Failure::new(Code::NoPeers, error.to_string())
+            .advise("check the address: it must be a DHT node's UDP port"),
+        DhtError::Ended | DhtError::Refused(_) => Failure::from(error),
+    })?;
+    console.record(
+        || format!("{id} {addr} {}", measured(rtt)),
+        || json!({"code": 0, "id": id.to_string(), "addr": addr.to_string(), "ms": millis(rtt)}),
+    );
+    Ok(())
 }
 
-async fn find_node(session: &Session, id: NodeId, console: &Console) -> Result<(), Failure> {
-    let events = session.dht_find_node(id).await;
-    let reports = follow(events, console, |_| {}).await;
-    let mut nodes: Vec<_> = reports.iter().flat_map(|r| &r.nodes).collect();
+async fn find_node(dht: &Dht, id: NodeId, console: &Console) -> Result<(), Failure> {
+    let outcome = dht.find_node(id).await.finish().await?;
+    let mut nodes: Vec<_> = outcome.nodes().collect();
     nodes.sort_by_key(|(node, _)| node.key().distance(id.key()));
     for (node, addr) in &nodes {
         console.record(
@@ -114,81 +109,78 @@ async fn find_node(session: &Session, id: NodeId, console: &Console) -> Result<(
             || json!({"id": node.to_string(), "addr": addr.to_string()}),
         );
     }
-    summary(&reports, console);
-    if nodes.is_empty() { Err(nobody(&reports)) } else { Ok(()) }
+    if nodes.is_empty() {
+        return Err(nobody(&outcome));
+    }
+    close(&outcome, &json!({"nodes": nodes.len()}), console);
+    Ok(())
 }
 
-async fn get_peers(session: &Session, hash: InfoHash, console: &Console) -> Result<(), Failure> {
-    let events = session.dht_get_peers(hash).await;
+async fn get_peers(dht: &Dht, hash: InfoHash, console: &Console) -> Result<(), Failure> {
+    let mut peers = dht.get_peers(hash).await;
     let mut seen = BTreeSet::new();
-    let reports = follow(events, console, |peer| {
+    while let Some(peer) = peers.next().await {
         // Both address families may name the same peer.
         if seen.insert(peer) {
             console.record(|| peer.to_string(), || json!({"addr": peer.to_string()}));
         }
-    })
-    .await;
-    summary(&reports, console);
-    match (seen.is_empty(), answered(&reports)) {
-        (false, _) => Ok(()),
-        (true, 0) => Err(nobody(&reports)),
-        (true, _) => {
-            let asked = plural(reports.iter().map(|r| r.asked).sum(), "node");
-            let error =
-                format!("asked {asked}, none knows a peer for this hash: nobody shares it now");
-            Err(Failure::new(Code::NoPeers, error).at(Stage::Peers))
+        if console.is_closed() {
+            return Ok(());
         }
     }
+    let outcome = peers.finish().await?;
+    if !seen.is_empty() {
+        close(&outcome, &json!({"peers": seen.len()}), console);
+        return Ok(());
+    }
+    summary(&outcome, console);
+    if outcome.answered() == 0 {
+        return Err(nobody(&outcome));
+    }
+    let asked = plural(outcome.asked(), "node");
+    let error = format!("asked {asked}, none knows a peer for this hash: nobody shares it now");
+    Err(Failure::new(Code::NoPeers, error).at(Stage::Peers))
 }
 
 async fn announce(
-    session: &Session,
+    dht: &Dht,
     hash: InfoHash,
     port: Option<u16>,
     console: &Console,
 ) -> Result<(), Failure> {
-    let events = session.dht_announce(hash, port).await;
-    let reports = follow(events, console, |_| {}).await;
-    let taken: usize = reports.iter().map(|r| r.announced).sum();
+    let outcome = dht.announce(hash, port).await.finish().await?;
+    let taken = outcome.announced();
+    summary(&outcome, console);
+    if outcome.answered() == 0 {
+        return Err(nobody(&outcome));
+    }
+    if taken == 0 {
+        return Err(Failure::new(Code::NoPeers, "no node took the announce").at(Stage::Nodes));
+    }
     console.record(
         || format!("announced to {}", plural(taken, "node")),
-        || json!({"code": 0, "announced": taken, "asked": reports.iter().map(|r| r.asked).sum::<usize>()}),
+        || json!({"code": 0, "announced": taken, "asked": outcome.asked()}),
     );
-    summary(&reports, console);
-    match (taken, answered(&reports)) {
-        (0, 0) => Err(nobody(&reports)),
-        (0, _) => Err(Failure::new(Code::NoPeers, "no node took the announce").at(Stage::Nodes)),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
-// Until the last report, or until nobody reads what is found.
-async fn follow(
-    mut events: mpsc::Receiver<NodeEvent>,
-    console: &Console,
-    mut on_peer: impl FnMut(SocketAddr),
-) -> Vec<LookupReport> {
-    let mut reports = Vec::new();
-    while let Some(event) = events.recv().await {
-        match event {
-            NodeEvent::Peers(peers) => peers.into_iter().for_each(&mut on_peer),
-            NodeEvent::Done { report, last } => {
-                reports.push(report);
-                if last {
-                    break;
-                }
-            }
-            NodeEvent::Pinged { .. } => {}
-        }
-        if console.is_closed() {
-            break;
-        }
+// The last words on a lookup that found something: for eyes, or the closing record.
+fn close(outcome: &Outcome, found: &Value, console: &Console) {
+    if !console.is_json() {
+        return summary(outcome, console);
     }
-    reports
+    let mut json = json!({
+        "code": 0, "asked": outcome.asked(), "answered": outcome.answered(),
+        "dead": outcome.dead(), "ms": millis(outcome.took()),
+    });
+    for (name, value) in found.as_object().into_iter().flatten() {
+        json[name] = value.clone();
+    }
+    console.record(String::new, || json);
 }
 
-fn summary(reports: &[LookupReport], console: &Console) {
-    for report in reports {
+fn summary(outcome: &Outcome, console: &Console) {
+    for report in &outcome.reports {
         console.note(&format!(
             "asked {}, {} answered, {} dead, {} found, {}",
             plural(report.asked, "node"),
@@ -200,22 +192,29 @@ fn summary(reports: &[LookupReport], console: &Console) {
     }
 }
 
-fn answered(reports: &[LookupReport]) -> usize {
-    reports.iter().map(|r| r.answered).sum()
-}
-
-fn nobody(reports: &[LookupReport]) -> Failure {
-    let asked = reports.iter().map(|r| r.asked).sum();
-    let error = match asked {
+fn nobody(outcome: &Outcome) -> Failure {
+    let error = match outcome.asked() {
         0 => "no bootstrap node could be asked: is there a network?".to_owned(),
         asked => format!("no answer from any of {}: is UDP blocked?", plural(asked, "node")),
     };
     Failure::new(Code::NoNetwork, error).at(Stage::Bootstrap)
 }
 
+impl From<DhtError> for Failure {
+    fn from(error: DhtError) -> Self {
+        let code = match error {
+            DhtError::Ended => return online::gone(),
+            DhtError::NoAnswer(_) => Code::NoPeers,
+            DhtError::Refused(Refused::NoNode) => Code::NoNetwork,
+            DhtError::Refused(Refused::Busy) => Code::Other,
+        };
+        Failure::new(code, error.to_string())
+    }
+}
+
 // The user's time limit ran out.
-async fn late(session: &Session) -> Failure {
-    let nodes = session.status().await.map(|s| s.nodes).unwrap_or_default();
+async fn late(dht: &Dht) -> Failure {
+    let nodes = dht.status().await.unwrap_or_default();
     let contacts: usize = nodes.iter().map(|n| n.contacts).sum();
     if contacts == 0 {
         Failure::new(Code::NoNetwork, "time is up: no node answered").at(Stage::Bootstrap)

@@ -16,17 +16,11 @@ use super::exit::Failure;
 use super::format::escape;
 use super::output::Console;
 use crate::base::{InfoHash, NodeId};
-use crate::dht::LookupReport;
-use crate::driver::Session;
-use crate::engine::NodeEvent;
+use crate::driver::{Dht, DhtError, Lookup, Outcome, Pong};
 
 /// Runs until `quit`, or until stdin has ended and everything under way with it.
-pub async fn run(
-    session: &Session,
-    started: Instant,
-    console: &Arc<Console>,
-) -> Result<(), Failure> {
-    let addrs: Vec<_> = session.local_addrs().iter().map(ToString::to_string).collect();
+pub async fn run(dht: &Dht, started: Instant, console: &Arc<Console>) -> Result<(), Failure> {
+    let addrs: Vec<_> = dht.local_addrs().iter().map(ToString::to_string).collect();
     console.record(
         || format!("up {}", addrs.join(" ")),
         || json!({"ev": "up", "ms": millis(started.elapsed()), "addrs": addrs}),
@@ -40,14 +34,11 @@ pub async fn run(
                 match line.as_deref().map(Line::read) {
                     Some(Ok(Line::Quit)) => break,
                     Some(Ok(Line::Empty)) => {}
-                    Some(Ok(Line::Status)) => status(session, console).await,
+                    Some(Ok(Line::Status)) => status(dht, console).await,
                     Some(Ok(Line::Do(what))) => {
-                        running.spawn(perform(session.clone(), what, console.clone()));
+                        running.spawn(perform(dht.clone(), what, console.clone()));
                     }
-                    Some(Err(error)) => console.record(
-                        || format!("error {}", escape(&error)),
-                        || json!({"ev": "error", "error": error}),
-                    ),
+                    Some(Err(error)) => say_error(console, &error),
                     None => is_open = false,
                 }
             }
@@ -105,75 +96,80 @@ impl Line {
     }
 }
 
-async fn perform(session: Session, what: What, console: Arc<Console>) {
+async fn perform(dht: Dht, what: What, console: Arc<Console>) {
     let started = Instant::now();
-    let (subject, mut events) = match what {
-        What::Lookup(hash) => (hash.to_string(), session.dht_get_peers(hash).await),
-        What::Announce(hash, port) => (hash.to_string(), session.dht_announce(hash, port).await),
-        What::FindNode(id) => (id.to_string(), session.dht_find_node(id).await),
-        What::Ping(addr) => (addr.to_string(), session.dht_ping(addr).await),
-    };
-    let mut total = Total::default();
-    while let Some(event) = events.recv().await {
-        let at = started.elapsed();
-        match event {
-            NodeEvent::Peers(peers) => {
-                peers.iter().for_each(|peer| say_peer(&console, &subject, *peer, at));
-            }
-            NodeEvent::Pinged { id, rtt } => say_pong(&console, &subject, id, rtt),
-            NodeEvent::Done { report, last } => {
-                total.add(&report);
-                if last {
-                    total.say(&console, &subject, what, at);
-                }
-            }
+    let done = match what {
+        What::Lookup(hash) => {
+            let peers = dht.get_peers(hash).await;
+            follow_peers(peers, &hash.to_string(), started, &console).await
         }
+        What::Announce(hash, port) => {
+            let peers = dht.announce(hash, port).await;
+            follow_peers(peers, &hash.to_string(), started, &console).await
+        }
+        What::FindNode(id) => {
+            let outcome = dht.find_node(id).await.finish().await;
+            outcome.map(|outcome| say_done(&outcome, &id.to_string(), true, started, &console))
+        }
+        What::Ping(addr) => {
+            let pong = match dht.ping(addr).await {
+                Err(DhtError::NoAnswer(_)) => Ok(None),
+                answered => answered.map(Some),
+            };
+            pong.map(|pong| say_pong(&console, addr, pong))
+        }
+    };
+    if let Err(error) = done {
+        say_error(&console, &error.to_string());
     }
 }
 
-// Both address families together.
-#[derive(Default)]
-struct Total {
-    asked: usize,
-    answered: usize,
-    peers: usize,
-    announced: usize,
-    nodes: Vec<String>,
+async fn follow_peers(
+    mut peers: Lookup<SocketAddr>,
+    subject: &str,
+    started: Instant,
+    console: &Console,
+) -> Result<(), DhtError> {
+    while let Some(peer) = peers.next().await {
+        say_peer(console, subject, peer, started.elapsed());
+    }
+    let outcome = peers.finish().await?;
+    say_done(&outcome, subject, false, started, console);
+    Ok(())
 }
 
-impl Total {
-    fn add(&mut self, report: &LookupReport) {
-        self.asked += report.asked;
-        self.answered += report.answered;
-        self.peers += report.peers;
-        self.announced += report.announced;
-        self.nodes.extend(report.nodes.iter().map(|(id, addr)| format!("{id} {addr}")));
-    }
-
-    fn say(&self, console: &Console, subject: &str, what: What, at: Duration) {
-        let Total { asked, answered, peers, announced, nodes } = self;
-        console.record(
-            || {
-                let mut text = format!(
-                    "done {subject} asked {asked} answered {answered} peers {peers} announced {announced}"
-                );
-                if let What::FindNode(_) = what {
-                    nodes.iter().for_each(|node| text.push_str(&format!("\nnode {subject} {node}")));
-                }
-                text
-            },
-            || {
-                let mut json = json!({
-                    "ev": "done", "h": subject, "ms": millis(at), "asked": asked,
-                    "answered": answered, "peers": peers, "announced": announced,
-                });
-                if let What::FindNode(_) = what {
-                    json["nodes"] = json!(nodes);
-                }
-                json
-            },
-        );
-    }
+fn say_done(
+    outcome: &Outcome,
+    subject: &str,
+    with_nodes: bool,
+    started: Instant,
+    console: &Console,
+) {
+    let (asked, answered) = (outcome.asked(), outcome.answered());
+    let (peers, announced) = (outcome.peers(), outcome.announced());
+    let nodes: Vec<_> = match with_nodes {
+        true => outcome.nodes().map(|(id, addr)| format!("{id} {addr}")).collect(),
+        false => Vec::new(),
+    };
+    console.record(
+        || {
+            let mut text = format!(
+                "done {subject} asked {asked} answered {answered} peers {peers} announced {announced}"
+            );
+            nodes.iter().for_each(|node| text.push_str(&format!("\nnode {subject} {node}")));
+            text
+        },
+        || {
+            let mut json = json!({
+                "ev": "done", "h": subject, "ms": millis(started.elapsed()), "asked": asked,
+                "answered": answered, "peers": peers, "announced": announced,
+            });
+            if with_nodes {
+                json["nodes"] = json!(nodes);
+            }
+            json
+        },
+    );
 }
 
 fn say_peer(console: &Console, subject: &str, peer: SocketAddr, at: Duration) {
@@ -183,16 +179,21 @@ fn say_peer(console: &Console, subject: &str, peer: SocketAddr, at: Duration) {
     );
 }
 
-fn say_pong(console: &Console, subject: &str, id: Option<NodeId>, rtt: Option<Duration>) {
-    let id = id.map(|id| id.to_string());
+fn say_pong(console: &Console, addr: SocketAddr, pong: Option<Pong>) {
+    let id = pong.map(|p| p.id.to_string());
     console.record(
-        || format!("pong {subject} {}", id.as_deref().unwrap_or("none")),
-        || json!({"ev": "pong", "h": subject, "id": id, "ms": rtt.map(millis)}),
+        || format!("pong {addr} {}", id.as_deref().unwrap_or("none")),
+        || json!({"ev": "pong", "h": addr.to_string(), "id": id, "ms": pong.map(|p| millis(p.rtt))}),
     );
 }
 
-async fn status(session: &Session, console: &Console) {
-    let nodes = session.status().await.map(|s| s.nodes).unwrap_or_default();
+fn say_error(console: &Console, error: &str) {
+    console
+        .record(|| format!("error {}", escape(error)), || json!({"ev": "error", "error": error}));
+}
+
+async fn status(dht: &Dht, console: &Console) {
+    let nodes = dht.status().await.unwrap_or_default();
     let contacts: usize = nodes.iter().map(|n| n.contacts).sum();
     let ids: Vec<_> = nodes.iter().map(|n| n.id.to_string()).collect();
     console.record(

@@ -197,6 +197,11 @@ impl Node {
         self.table.len()
     }
 
+    /// Lookups under way, our own among them.
+    pub fn lookups_running(&self) -> usize {
+        self.lookups.len()
+    }
+
     /// The contact count of each bucket, farthest first.
     pub fn bucket_sizes(&self) -> Vec<usize> {
         self.table.bucket_sizes().collect()

@@ -26,6 +26,8 @@ pub(super) enum Command {
     Peers(TorrentId, oneshot::Sender<Vec<PeerStatus>>),
     Files(TorrentId, oneshot::Sender<Vec<FileStatus>>),
     Dht(DhtCommand, mpsc::Sender<NodeEvent>),
+    /// Some caller does not want to know any more what it asked for.
+    Sweep,
     SessionStatus(oneshot::Sender<SessionStatus>),
     Shutdown(oneshot::Sender<()>),
 }
@@ -108,6 +110,12 @@ pub struct NodeStatus {
     pub id: NodeId,
     /// Contacts in its table that answered.
     pub contacts: usize,
+    /// Contacts in each bucket of its table, farthest first.
+    pub buckets: Vec<usize>,
+    /// Lookups under way, its own among them.
+    pub lookups_running: usize,
+    /// Torrents, and peers of them, that others announced to it.
+    pub stored: (usize, usize),
     /// The address that the world sees, once enough networks agree.
     pub external: Option<IpAddr>,
     /// Its counters.

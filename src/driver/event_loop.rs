@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::base::addr::Family;
@@ -274,13 +275,23 @@ impl EventLoop {
     }
 
     fn on_command_event(&mut self, command: CommandId, event: NodeEvent) {
-        let is_last =
-            matches!(event, NodeEvent::Pinged { .. } | NodeEvent::Done { last: true, .. });
-        if let Some(news) = self.dht_commands.get(&command) {
-            let _ = news.try_send(event);
-        }
-        if is_last {
+        let is_last = event.is_last();
+        let Some(news) = self.dht_commands.get(&command) else { return };
+        let is_unwanted = matches!(news.try_send(event), Err(TrySendError::Closed(_)));
+        if is_last || is_unwanted {
             self.dht_commands.remove(&command);
+        }
+        if is_unwanted {
+            self.engine.cancel(command);
+        }
+    }
+
+    fn sweep_dht_commands(&mut self) {
+        let unwanted: Vec<CommandId> =
+            self.dht_commands.iter().filter(|(_, n)| n.is_closed()).map(|(id, _)| *id).collect();
+        for command in unwanted {
+            self.dht_commands.remove(&command);
+            self.engine.cancel(command);
         }
     }
 
@@ -325,6 +336,7 @@ impl EventLoop {
                 drop(reply.send(self.engine.torrent(id).map(|t| t.files()).unwrap_or_default()));
             }
             Command::Dht(command, news) => self.start_dht_command(command, news),
+            Command::Sweep => self.sweep_dht_commands(),
             Command::SessionStatus(reply) => drop(reply.send(self.session_status())),
             Command::Shutdown(reply) => return Some(reply),
         }
@@ -402,6 +414,9 @@ impl EventLoop {
                 addr: *addr,
                 id: node.id(),
                 contacts: node.contact_count(),
+                buckets: node.bucket_sizes(),
+                lookups_running: node.lookups_running(),
+                stored: node.stored(),
                 external: node.external_addr(),
                 stats: *node.stats(),
             });

@@ -5,10 +5,12 @@
 pub mod clock;
 mod command;
 pub mod create;
+mod dht;
 pub mod disk;
 mod dns;
 pub mod entropy;
 mod event_loop;
+mod lookup;
 mod node_state;
 pub mod resume;
 pub mod session;
@@ -23,5 +25,7 @@ pub mod verify;
 mod tests;
 
 pub use command::{DhtStage, NodeStatus, SessionStatus, TorrentEvent, TorrentStatus};
+pub use dht::{Dht, DhtConfig, Pong, public_bootstrap};
+pub use lookup::{DhtError, Lookup, Outcome};
 pub use session::{AddTorrent, Output, Session, SessionConfig, SessionError};
 pub use torrent::Torrent;

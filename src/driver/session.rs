@@ -11,12 +11,12 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::base::addr::Family;
-use crate::base::{InfoHash, NodeId, PeerId};
+use crate::base::{InfoHash, PeerId};
 use crate::dht;
-use crate::driver::command::{Command, DhtCommand};
+use crate::driver::command::Command;
 use crate::driver::event_loop::{EventLoop, Parts};
-use crate::driver::{SessionStatus, Torrent, entropy, tcp, udp};
-use crate::engine::{self, AddError, NodeEvent, SocketId};
+use crate::driver::{Dht, SessionStatus, Torrent, entropy, tcp, udp};
+use crate::engine::{self, AddError, SocketId};
 
 /// What a session is to be.
 #[derive(Debug, Clone)]
@@ -153,40 +153,15 @@ impl Session {
         self.ask(Command::SessionStatus).await
     }
 
-    /// Looks for peers. Events arrive as they come; the last is `Done { last: true, .. }`.
-    pub async fn dht_get_peers(&self, info_hash: InfoHash) -> mpsc::Receiver<NodeEvent> {
-        self.dht(DhtCommand::GetPeers(info_hash)).await
-    }
-
-    /// Looks for peers and announces `port` (`None`: the port our datagrams come from).
-    pub async fn dht_announce(
-        &self,
-        info_hash: InfoHash,
-        port: Option<u16>,
-    ) -> mpsc::Receiver<NodeEvent> {
-        self.dht(DhtCommand::Announce(info_hash, port)).await
-    }
-
-    /// Looks for the nodes closest to `target`.
-    pub async fn dht_find_node(&self, target: NodeId) -> mpsc::Receiver<NodeEvent> {
-        self.dht(DhtCommand::FindNode(target)).await
-    }
-
-    /// Pings one node.
-    pub async fn dht_ping(&self, addr: SocketAddr) -> mpsc::Receiver<NodeEvent> {
-        self.dht(DhtCommand::Ping(addr)).await
+    /// Its DHT nodes. Where the session has none, every operation is refused.
+    pub fn dht(&self) -> Dht {
+        Dht { commands: self.commands.clone(), local_addrs: self.local_addrs.clone() }
     }
 
     /// Ends the session: peers are told, good data is recorded, the node's state is saved. Takes a
     /// few seconds at most.
     pub async fn shutdown(&self) {
         self.ask(Command::Shutdown).await;
-    }
-
-    async fn dht(&self, command: DhtCommand) -> mpsc::Receiver<NodeEvent> {
-        let (news, events) = mpsc::channel(DHT_EVENTS_QUEUED_MAX);
-        let _ = self.commands.send(Command::Dht(command, news)).await;
-        events
     }
 
     // A session that is gone answers nothing.
@@ -284,5 +259,3 @@ fn outward_ip(listening: SocketAddr) -> Option<IpAddr> {
 const PEER_ID_PREFIX: &[u8; 8] = b"-TK0010-";
 const PORT_TRIES: u32 = 16;
 const COMMANDS_QUEUED_MAX: usize = 256;
-/// Events of one DHT operation that wait for its caller; a slow caller loses the newest peers.
-const DHT_EVENTS_QUEUED_MAX: usize = 1024;

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use super::*;
 use crate::base::hash::sha1;
 use crate::base::{InfoHash, Rng};
-use crate::engine::NodeEvent;
 use crate::swarm::{Event, Phase};
 use crate::wire::bencode::Writer;
 
@@ -135,16 +134,14 @@ async fn node_remembers_its_id_and_contacts() {
     let first = Session::start(config(vec![known])).await.unwrap();
     let id = first.status().await.unwrap().nodes[0].id;
     // A lookup that ends has an answer from the router, which is in the table from then on.
-    let mut lookup = first.dht_get_peers(InfoHash::new([1; 20])).await;
-    while !matches!(lookup.recv().await, Some(NodeEvent::Done { last: true, .. }) | None) {}
+    first.dht().get_peers(InfoHash::new([1; 20])).await.finish().await.unwrap();
     assert_eq!(first.status().await.unwrap().nodes[0].contacts, 1);
     first.shutdown().await;
 
     let second = Session::start(config(Vec::new())).await.unwrap();
     assert_eq!(second.status().await.unwrap().nodes[0].id, id);
-    let mut ping = second.dht_get_peers(InfoHash::new([2; 20])).await;
-    let Some(NodeEvent::Done { report, .. }) = ping.recv().await else { panic!("a report") };
-    assert_eq!(report.answered, 1, "the saved contact answers without any bootstrap node");
+    let outcome = second.dht().get_peers(InfoHash::new([2; 20])).await.finish().await.unwrap();
+    assert_eq!(outcome.answered(), 1, "the saved contact answers without any bootstrap node");
     second.shutdown().await;
     router.shutdown().await;
 }
@@ -161,8 +158,7 @@ async fn two_programs_on_one_state_directory_do_not_share_an_id() {
     };
     let id = async |session: &Session| session.status().await.unwrap().nodes[0].id;
     let first = Session::start(config()).await.unwrap();
-    let mut lookup = first.dht_get_peers(InfoHash::new([1; 20])).await;
-    while !matches!(lookup.recv().await, Some(NodeEvent::Done { last: true, .. }) | None) {}
+    first.dht().get_peers(InfoHash::new([1; 20])).await.finish().await.unwrap();
     let first_id = id(&first).await;
     first.shutdown().await;
 
