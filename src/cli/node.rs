@@ -15,6 +15,7 @@ use super::online::{self, Role};
 use super::output::Console;
 use super::stage::plural;
 use crate::base::addr::Family;
+use crate::dht::Reachability;
 use crate::driver::{NodeStatus, Session, SessionStatus};
 
 /// Runs the verb.
@@ -79,8 +80,12 @@ fn line(node: &NodeStatus) -> String {
     let seen = node.external.map(|ip| format!(", seen as {ip}")).unwrap_or_default();
     let queries = node.stats.queries_in;
     let answered = queries.ping + queries.find_node + queries.get_peers + queries.announce_peer;
+    let reach = match node.reachability {
+        Reachability::Unknown | Reachability::Reachable => "",
+        Reachability::Unreachable => ", not reachable from outside (is the UDP port forwarded?)",
+    };
     format!(
-        "{family} {}{seen}, {} queries came, {} announces kept",
+        "{family} {}{seen}{reach}, {} queries came, {} announces kept",
         plural(node.contacts, "contact"),
         answered,
         node.stats.announces_stored
@@ -98,6 +103,8 @@ fn to_json(status: &SessionStatus) -> Value {
                 "id": node.id.to_string(),
                 "contacts": node.contacts,
                 "external": node.external.map(|ip| ip.to_string()),
+                "reachable": node.reachability,
+                "read_only": node.read_only,
                 "stats": node.stats,
             })
         })

@@ -9,6 +9,8 @@ pub struct Config {
     pub family: Family,
     /// Say `ro` in queries and answer none (BEP 43): for a program that runs for seconds.
     pub read_only: bool,
+    /// Do the same, until it changes, if it turns out that strangers cannot reach us.
+    pub prove_reachability: bool,
     /// Queries a second that one address may ask; `None` for no limit.
     pub per_ip_rate: Option<u32>,
     /// Keep public nodes whose id breaks BEP 42 out of the table, and neither ask them in lookups nor
@@ -19,7 +21,13 @@ pub struct Config {
 impl Config {
     /// The settings of a public node.
     pub fn new(family: Family) -> Self {
-        Self { family, read_only: false, per_ip_rate: Some(PER_IP_RATE), enforce_node_ids: false }
+        Self {
+            family,
+            read_only: false,
+            prove_reachability: true,
+            per_ip_rate: Some(PER_IP_RATE),
+            enforce_node_ids: false,
+        }
     }
 }
 

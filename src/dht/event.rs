@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::reachability::Reachability;
 use crate::base::{Distance, InfoHash, NodeId};
 
 /// Names one running lookup of one node.
@@ -66,6 +67,8 @@ pub enum Event {
     },
     /// Enough networks agree on the address they see us at (BEP 42).
     ExternalAddress(IpAddr),
+    /// It became known, or doubtful, whether strangers reach us (BEP 43).
+    Reachability(Reachability),
     /// Our id changed, because the external address did (BEP 42).
     IdChanged(NodeId),
 }

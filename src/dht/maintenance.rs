@@ -122,6 +122,16 @@ impl Maintenance {
 }
 
 impl Node {
+    /// Our neighbours are to hear of us now.
+    pub(super) fn look_around(&mut self, now: Instant) {
+        self.maintenance.self_lookup.again_from(now);
+    }
+
+    /// Does nothing come in at all?
+    pub(super) fn is_link_dead(&self) -> bool {
+        self.maintenance.link.dead_since.is_some()
+    }
+
     /// Bootstrap nodes: asked at once, by the lookups under way too, and again whenever nobody else
     /// answers.
     pub fn bootstrap(&mut self, now: Instant, routers: &[SocketAddr]) {
@@ -247,7 +257,7 @@ impl Node {
         link.silent = 0;
         // After a short silence it was a false alarm: a few dead contacts in a quiet hour.
         if link.dead_since.take().is_some() && silence >= OUTAGE_MIN {
-            self.on_network_back(now);
+            self.on_network_back(now, silence);
         }
     }
 
@@ -273,8 +283,11 @@ impl Node {
     }
 
     // The table is what it was; the closest of it are asked first whether they are still there.
-    fn on_network_back(&mut self, now: Instant) {
+    fn on_network_back(&mut self, now: Instant, away: Duration) {
         self.unreachable.clear();
+        if away >= MOVED_MIN {
+            self.doubt_reachability(now);
+        }
         let mut near = std::mem::take(&mut self.near);
         self.table.closest(self.id.key(), RECHECKED, |_| true, &mut near);
         for contact in near.drain(..) {
@@ -294,7 +307,8 @@ impl Node {
 
     /// If nobody called for long the machine slept, and what was under way says nothing.
     pub(super) fn notice_sleep(&mut self, now: Instant) {
-        if now.since(self.maintenance.tick) < SLEEP_MIN {
+        let asleep = now.since(self.maintenance.tick);
+        if asleep < SLEEP_MIN {
             return;
         }
         for pending in self.queries.clear() {
@@ -305,7 +319,7 @@ impl Node {
                 Purpose::Check => {}
             }
         }
-        self.on_network_back(now);
+        self.on_network_back(now, asleep);
     }
 
     /// Does what is due.
@@ -322,6 +336,7 @@ impl Node {
             self.keep_looking(now);
         }
         self.call_for_help(now);
+        self.judge_reachability(now);
         self.server.peers.sweep(now);
         self.maintenance.tick = self.next_tick(now);
     }
@@ -456,6 +471,8 @@ const QUERIERS_MAX: usize = 128;
 // So many queries without anything coming in: it is not them.
 const SILENT_QUERIES_MAX: u32 = 8;
 const OUTAGE_MIN: Duration = Duration::from_secs(30);
+// After so long it may be another network, and what a NAT knew of us is gone.
+const MOVED_MIN: Duration = Duration::from_secs(5 * 60);
 const PROBE_OFTEN: Duration = Duration::from_secs(120);
 const RECHECKED: usize = 16;
 // Later than this after a planned wake-up is not a busy machine but a sleeping one.

@@ -12,6 +12,7 @@ use super::event::{Event, LookupId, Output, PingId, SavedContact};
 use super::lookup::Lookup;
 use super::maintenance::Maintenance;
 use super::queries::{Due, Pending, Purpose, Queries};
+use super::reachability::Reach;
 use super::security;
 use super::server::Server;
 use super::stats::Stats;
@@ -40,6 +41,7 @@ pub struct Node {
     pub(super) vote: AddressVote,
     pub(super) maintenance: Maintenance,
     pub(super) unreachable: Unreachable,
+    pub(super) reach: Reach,
     pub(super) stats: Stats,
     // Reused from lookup to lookup.
     pub(super) near: Vec<Near>,
@@ -87,6 +89,7 @@ impl Node {
             vote: AddressVote::new(config.family),
             maintenance: Maintenance::new(now),
             unreachable: Unreachable::new(),
+            reach: Reach::new(now),
             stats: Stats::default(),
             near: Vec::new(),
             self_addrs: Vec::new(),
@@ -117,6 +120,7 @@ impl Node {
         match &message.body {
             Body::Query(query) => {
                 self.on_inbound(now);
+                self.note_querier(now, from.ip());
                 self.on_query(now, from, &message, Ok(query));
             }
             Body::BadQuery(fault) => self.on_query(now, from, &message, Err(*fault)),
@@ -323,7 +327,11 @@ impl Node {
 
     // Only answers to our own queries come here: nobody else has a vote.
     fn on_seen_at(&mut self, now: Instant, voter: SocketAddr, seen_at: SocketAddr) {
+        let before = self.external_addr();
         let Some(ip) = self.vote.vote(now, voter.ip(), seen_at) else { return };
+        if before.is_some() {
+            self.doubt_reachability(now);
+        }
         self.emit(Event::ExternalAddress(ip));
         if security::is_valid_id(self.id, ip) {
             return;
@@ -354,8 +362,9 @@ impl Node {
         }
         let rtt = self.table.rtt(&to);
         let tid = self.queries.begin(now, &mut self.rng, to, expect, purpose, rtt);
-        let head = QueryHead { tid: &tid, id: self.id, read_only: self.config.read_only };
+        let head = QueryHead { tid: &tid, id: self.id, read_only: self.is_read_only() };
         Stats::count(&mut self.stats.queries_out, method);
+        self.reach.on_sent(now, to.ip());
         let len = self.outbox.push_with(to, |out| krpc::encode_query(out, head, method));
         self.on_queued(len);
         Sent::Yes

@@ -75,7 +75,7 @@ impl Node {
         if let Ok(query) = query {
             Stats::count(&mut self.stats.queries_in, &query.method);
         }
-        if self.config.read_only {
+        if self.is_read_only() {
             self.stats.dropped.read_only += 1;
             return;
         }

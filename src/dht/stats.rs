@@ -35,6 +35,8 @@ pub struct Stats {
     pub announces_stored: u64,
     /// Announces refused because a limit was reached.
     pub announces_refused: u64,
+    /// Networks from which somebody asked us something unasked, while that was being counted.
+    pub unsolicited: u64,
     /// Times that the local link looked dead.
     pub link_losses: u64,
 }

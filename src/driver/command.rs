@@ -118,6 +118,10 @@ pub struct NodeStatus {
     pub stored: (usize, usize),
     /// The address that the world sees, once enough networks agree.
     pub external: Option<IpAddr>,
+    /// Whether strangers reach it.
+    pub reachability: dht::Reachability,
+    /// It asks and answers nobody (BEP 43).
+    pub read_only: bool,
     /// Its counters.
     pub stats: dht::Stats,
 }

@@ -264,6 +264,9 @@ impl EventLoop {
             Event::ExternalAddress(socket, ip) => {
                 tracing::info!(socket = socket.0, %ip, "external address");
             }
+            Event::Reachability(socket, verdict) => {
+                tracing::info!(socket = socket.0, ?verdict, "whether strangers reach the DHT node");
+            }
         }
     }
 
@@ -418,6 +421,8 @@ impl EventLoop {
                 lookups_running: node.lookups_running(),
                 stored: node.stored(),
                 external: node.external_addr(),
+                reachability: node.reachability(),
+                read_only: node.is_read_only(),
                 stats: *node.stats(),
             });
         SessionStatus {

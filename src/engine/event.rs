@@ -102,6 +102,8 @@ pub enum Event {
     NeedBootstrap(SocketId),
     /// A node learned the address that the world sees (BEP 42).
     ExternalAddress(SocketId, std::net::IpAddr),
+    /// It became known, or doubtful, whether strangers reach a node (BEP 43).
+    Reachability(SocketId, dht::Reachability),
 }
 
 /// What came of a DHT operation.

@@ -170,6 +170,9 @@ impl Engine {
                 self.on_external_address(ip);
                 self.outputs.push_back(Output::Event(Event::ExternalAddress(socket, ip)));
             }
+            dht::Event::Reachability(verdict) => {
+                self.outputs.push_back(Output::Event(Event::Reachability(socket, verdict)));
+            }
             dht::Event::IdChanged(_) => {}
         }
     }

@@ -243,6 +243,9 @@ Example:
   trackless share ~/Videos/holiday";
 
 pub(super) const NODE_EXAMPLES: &str = "\
+Answers others as soon as it runs. If strangers turn out not to reach it (a quarter of an hour without a query from
+anybody it had not written to), it says so, asks and answers nobody (BEP 43), and tries again from time to time.
+
 Example:
   trackless node --listen 0.0.0.0:6881 --listen '[::]:6881' --json";
 

@@ -6,4 +6,5 @@ mod hostile;
 mod identity;
 mod life;
 mod net;
+mod reach;
 mod store;

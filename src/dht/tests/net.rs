@@ -18,6 +18,8 @@ pub(super) struct Net {
     /// Datagrams from and to these are lost, and their clocks stand still.
     pub down: Vec<SocketAddr>,
     pub loss: f64,
+    /// What stands in front of a host; nothing, unless it is named here.
+    pub nats: BTreeMap<SocketAddr, Nat>,
     pub delay: (Duration, Duration),
     pub sent: usize,
     pub largest: usize,
@@ -26,7 +28,20 @@ pub(super) struct Net {
     scripts: BTreeMap<SocketAddr, Script>,
     wakes: BTreeSet<(Instant, SocketAddr)>,
     planned: BTreeMap<SocketAddr, Instant>,
+    // When a host behind a NAT last wrote to another.
+    wrote: BTreeMap<(SocketAddr, SocketAddr), Instant>,
     serial: u64,
+}
+
+/// Whom a router lets in. It forgets after two minutes to whom its host wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nat {
+    /// Everybody, if the host wrote to anybody.
+    FullCone,
+    /// Hosts that it wrote to.
+    AddressRestricted,
+    /// Endpoints that it wrote to.
+    PortRestricted,
 }
 
 /// What a host that is no node sends when a datagram comes: (claimed source, destination, bytes).
@@ -42,6 +57,7 @@ impl Net {
             strays: Vec::new(),
             down: Vec::new(),
             loss: 0.0,
+            nats: BTreeMap::new(),
             delay: (Duration::from_millis(10), Duration::from_millis(60)),
             sent: 0,
             largest: 0,
@@ -50,6 +66,7 @@ impl Net {
             scripts: BTreeMap::new(),
             wakes: BTreeSet::new(),
             planned: BTreeMap::new(),
+            wrote: BTreeMap::new(),
             serial: 0,
         }
     }
@@ -130,6 +147,9 @@ impl Net {
                 Output::Transmit { to, datagram } => {
                     assert!(datagram.len() <= crate::base::limits::DATAGRAM_SEND_MAX);
                     self.sent += 1;
+                    if self.nats.contains_key(&at) {
+                        self.wrote.insert((at, to), self.now);
+                    }
                     self.largest = self.largest.max(datagram.len());
                     if self.rng.chance(self.loss) {
                         continue;
@@ -187,7 +207,7 @@ impl Net {
     }
 
     fn deliver(&mut self, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
-        if self.down.contains(&from) || self.down.contains(&to) {
+        if self.down.contains(&from) || self.down.contains(&to) || !self.lets_in(from, to) {
             return;
         }
         if self.nodes.contains_key(&to) {
@@ -199,6 +219,31 @@ impl Net {
         } else {
             self.strays.push((self.now, from, to, datagram));
         }
+    }
+
+    fn lets_in(&self, from: SocketAddr, to: SocketAddr) -> bool {
+        let Some(nat) = self.nats.get(&to) else { return true };
+        let (low, high) = (SocketAddr::from(([0; 4], 0)), SocketAddr::from(([255; 4], u16::MAX)));
+        let mut recent = self
+            .wrote
+            .range((to, low)..=(to, high))
+            .filter(|(_, at)| self.now.since(**at) < NAT_MEMORY)
+            .map(|((_, whom), _)| *whom);
+        match nat {
+            Nat::FullCone => recent.next().is_some(),
+            Nat::AddressRestricted => recent.any(|whom| whom.ip() == from.ip()),
+            Nat::PortRestricted => recent.any(|whom| whom == from),
+        }
+    }
+
+    /// The host at `from` gets another address: everybody sees it there from now on.
+    pub fn move_to(&mut self, from: SocketAddr, to: SocketAddr) {
+        let node = self.nodes.remove(&from).expect("a node lives there");
+        if let Some(at) = self.planned.remove(&from) {
+            self.wakes.remove(&(at, from));
+        }
+        self.nodes.insert(to, node);
+        self.collect(to);
     }
 
     /// Runs until the lookup is over.
@@ -244,3 +289,6 @@ pub(super) fn public_addr(n: usize) -> SocketAddr {
 pub(super) fn loopback_addr(n: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 10_000 + n))
 }
+
+/// Common routers keep two to three minutes.
+const NAT_MEMORY: Duration = Duration::from_secs(120);

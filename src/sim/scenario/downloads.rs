@@ -308,7 +308,8 @@ impl Run {
                 Event::NeedBootstrap(_)
                 | Event::LookupDone { .. }
                 | Event::Command { .. }
-                | Event::ExternalAddress(..) => {}
+                | Event::ExternalAddress(..)
+                | Event::Reachability(..) => {}
             }
         }
     }

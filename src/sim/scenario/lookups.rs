@@ -357,6 +357,7 @@ impl Outcome {
             | dht::Event::NeedBootstrap
             | dht::Event::TableGrew { .. }
             | dht::Event::ExternalAddress(_)
+            | dht::Event::Reachability(_)
             | dht::Event::IdChanged(_) => {}
         }
     }
