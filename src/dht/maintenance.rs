@@ -59,8 +59,14 @@ impl Backoff {
     }
 
     fn done(&mut self, now: Instant) {
+        self.done_within(now, self.longest);
+    }
+
+    // The same, where something may be gained by trying more often.
+    fn done_within(&mut self, now: Instant, longest: Duration) {
+        self.pause = self.pause.min(longest);
         self.next = now + self.pause;
-        self.pause = (self.pause * 2).min(self.longest);
+        self.pause = (self.pause * 2).min(longest);
     }
 
     fn again_from(&mut self, next: Instant) {
@@ -107,6 +113,12 @@ impl Maintenance {
         self.hints.iter().map(|hint| &hint.contact)
     }
 
+    /// What the contact of the last run at this endpoint took to answer then.
+    pub fn hinted_rtt(&self, addr: &SocketAddr) -> Option<Duration> {
+        let contact = self.hints().find(|hint| hint.addr == *addr)?;
+        contact.rtt_micros.map(|micros| Duration::from_micros(micros.into()))
+    }
+
     /// Those of them that are closest to `target`.
     pub fn closest_hints(&self, target: Key) -> Vec<SavedContact> {
         let mut all: Vec<&SavedContact> = self.hints().collect();
@@ -144,6 +156,10 @@ impl Node {
         }
         self.maintenance.routers = all;
         self.start_joining(now);
+        // Names have addresses again: perhaps the network is back, and one answer tells.
+        if self.maintenance.link.dead_since.is_some() {
+            self.probe_routers(now);
+        }
     }
 
     /// Contacts of the last run. They are asked at once, and believed when they answer.
@@ -370,6 +386,16 @@ impl Node {
         }
     }
 
+    fn probe_routers(&mut self, now: Instant) {
+        let routers = std::mem::take(&mut self.maintenance.routers);
+        for addr in &routers {
+            if !self.queries.is_asking(addr) {
+                self.ask(now, *addr, None, Purpose::Check, &Method::Ping);
+            }
+        }
+        self.maintenance.routers = routers;
+    }
+
     fn try_hints(&mut self, now: Instant) {
         let untried: Vec<(usize, NodeId, SocketAddr)> = self
             .maintenance
@@ -430,12 +456,20 @@ impl Node {
     }
 
     fn call_for_help(&mut self, now: Instant) {
-        let alone = self.table.len() == 0 || self.maintenance.link.dead_since.is_some();
+        let knows_nobody = self.table.len() == 0;
+        let alone = knows_nobody || self.maintenance.link.dead_since.is_some();
+        let longest = match knows_nobody {
+            // Not even an address to ask: the names were never resolved. We started before the
+            // network, and only asking again tells when it is there.
+            true if self.maintenance.routers.is_empty() => NEED_NAMES_LONGEST,
+            true => NEED_ALONE_LONGEST,
+            false => NEED_LONGEST,
+        };
         let need = &mut self.maintenance.need;
         if !alone {
             need.again_from(now + NEED_FIRST);
         } else if need.is_due(now) {
-            need.done(now);
+            need.done_within(now, longest);
             self.maintenance.told = 0;
             self.emit(Event::NeedBootstrap);
         }
@@ -461,7 +495,11 @@ const SELF_LOOKUP: Duration = Duration::from_secs(30 * 60);
 const REJOIN_FIRST: Duration = Duration::from_secs(2);
 const REJOIN_LONGEST: Duration = Duration::from_secs(30);
 const NEED_FIRST: Duration = Duration::from_secs(3);
+// With contacts, probes notice the network first.
 const NEED_LONGEST: Duration = Duration::from_secs(300);
+// Bootstrap nodes that never answered may have moved, or what named them was a hotel's portal.
+const NEED_ALONE_LONGEST: Duration = Duration::from_secs(60);
+const NEED_NAMES_LONGEST: Duration = Duration::from_secs(15);
 // Pings to strangers who asked us something. Each costs the (perhaps forged) source one datagram.
 const CHECKS_RATE: u32 = 32;
 const CHECKS_BURST: u32 = 128;

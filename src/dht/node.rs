@@ -360,7 +360,7 @@ impl Node {
             self.stats.dropped.queries_full += 1;
             return Sent::NotNow;
         }
-        let rtt = self.table.rtt(&to);
+        let rtt = self.table.rtt(&to).or_else(|| self.maintenance.hinted_rtt(&to));
         let tid = self.queries.begin(now, &mut self.rng, to, expect, purpose, rtt);
         let head = QueryHead { tid: &tid, id: self.id, read_only: self.is_read_only() };
         Stats::count(&mut self.stats.queries_out, method);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::net::{Net, loopback_addr, public_addr};
 use crate::base::addr::Family;
 use crate::base::{InfoHash, NodeId};
-use crate::dht::{Config, Event, is_valid_id};
+use crate::dht::{Config, Event, SavedContact, is_valid_id};
 
 const HASH: InfoHash = InfoHash::new([0x5a; 20]);
 
@@ -339,4 +339,53 @@ fn two_nodes_are_a_network() {
         assert_eq!(net.finish(sharer, announce).announced, 1, "told to who came late as well");
         assert!(net.peers(sharer, announce).is_empty(), "nobody is told of himself");
     }
+}
+
+#[test]
+fn node_that_starts_before_its_network_asks_for_names_every_few_seconds() {
+    let mut net = Net::new(22);
+    let fresh = public_addr(1);
+    net.add(fresh);
+    // For an hour no name has an address.
+    let mut calls = Vec::new();
+    for second in 0..3600u64 {
+        net.run(Duration::from_secs(1));
+        calls.extend(
+            net.events.drain(..).filter_map(|(_, e)| (e == Event::NeedBootstrap).then_some(second)),
+        );
+    }
+    let gaps: Vec<_> = calls.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.iter().all(|gap| *gap <= 16), "{gaps:?}");
+    assert!(gaps[10..].iter().all(|gap| *gap >= 14), "and not without end: {gaps:?}");
+    // Names that have addresses where nobody answers are asked less often, and never given up.
+    net.on(fresh, |node, now| node.bootstrap(now, &[public_addr(99)]));
+    net.run(Duration::from_secs(3600));
+    let calls = net.events.iter().filter(|(_, e)| *e == Event::NeedBootstrap).count();
+    assert!((55..=75).contains(&calls), "{calls} in an hour");
+    for other in [public_addr(0), public_addr(2)] {
+        net.add(other);
+        net.on(other, |node, now| node.bootstrap(now, &[public_addr(0)]));
+    }
+    net.run(Duration::from_secs(10));
+    net.on(fresh, |node, now| node.bootstrap(now, &[public_addr(0)]));
+    net.run(Duration::from_secs(2));
+    assert_eq!(net.node(fresh).contact_count(), 1, "the other; a public router is no contact");
+}
+
+#[test]
+fn quick_contact_of_the_last_run_is_not_waited_for_as_long_as_a_stranger() {
+    let stall = |rtt_micros| {
+        let mut net = Net::new(23);
+        let fresh = public_addr(1);
+        net.add(fresh);
+        let addr = public_addr(50);
+        let id = NodeId::new([7; 20]);
+        let gone = SavedContact { id, addr, rtt_micros, age_secs: 60 };
+        net.on(fresh, |node, now| node.restore(now, &[gone]));
+        assert!(net.strays.iter().any(|(_, _, to, _)| *to == addr) || net.sent > 0);
+        net.node(fresh).poll_timeout().map(|at| at.since(net.now))
+    };
+    let (quick, stranger) = (stall(Some(30_000)), stall(None));
+    assert_eq!(quick, Some(Duration::from_millis(150)), "the shortest that is ever waited");
+    assert!(stranger > Some(Duration::from_millis(400)), "{stranger:?}");
 }
