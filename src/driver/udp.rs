@@ -1,30 +1,31 @@
-//! The UDP sockets of the DHT nodes. One reused buffer; a bounded number of datagrams a turn.
+//! The UDP sockets of the DHT nodes: reused buffers, a bounded number of datagrams a turn, and
+//! as many of them in one system call as the system can.
 
 use std::io;
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
 use crate::base::addr::canonical;
 use crate::base::datagrams::DatagramQueue;
-use crate::base::limits::DATAGRAM_READ_MAX;
 use crate::engine::SocketId;
+
+mod batch;
 
 /// The bound UDP sockets; the index is the `SocketId`.
 #[derive(Debug)]
 pub(super) struct UdpSockets {
     sockets: Vec<UdpSocket>,
-    buffer: Vec<u8>,
+    buffers: batch::Buffers,
     /// Datagrams the system did not take: its buffer was full, or there is no route.
     pub(super) send_failures: u64,
 }
 
 impl UdpSockets {
     pub(super) fn new(sockets: Vec<UdpSocket>) -> Self {
-        // One byte more than is read: a longer datagram shows, and is dropped.
-        Self { sockets, buffer: vec![0; DATAGRAM_READ_MAX + 1], send_failures: 0 }
+        Self { sockets, buffers: batch::Buffers::new(), send_failures: 0 }
     }
 
     /// Ready when some socket has a datagram.
@@ -37,37 +38,32 @@ impl UdpSockets {
         Poll::Pending
     }
 
-    /// Hands every waiting datagram to `take`, at most [`RECV_BATCH_MAX`] a socket.
+    /// Hands waiting datagrams to `take`, at most [`batch::BATCH_MAX`] a socket.
     pub(super) fn receive(&mut self, mut take: impl FnMut(SocketId, SocketAddr, &[u8])) {
         for (id, socket) in (0u8..).zip(&self.sockets) {
-            for _ in 0..RECV_BATCH_MAX {
-                match socket.try_recv_from(&mut self.buffer) {
-                    Ok((len, from)) if len <= DATAGRAM_READ_MAX => {
-                        take(SocketId(id), canonical(from), &self.buffer[..len]);
-                    }
-                    Ok(_) => {}
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                    // An ICMP error of an earlier send, or the interface went: the next may do.
-                    Err(_) => {}
-                }
-            }
+            // Nothing waits; or an ICMP error of an earlier send, or the interface went: the next
+            // may do.
+            let _ = batch::receive(socket, &mut self.buffers, |from, datagram| {
+                take(SocketId(id), canonical(from), datagram);
+            });
         }
     }
 
     /// Sends all that waits.
     pub(super) fn send_all(&mut self, socket: SocketId, datagrams: &mut DatagramQueue) {
-        for (to, datagram) in datagrams.iter() {
-            self.send(socket, to, datagram);
+        if datagrams.is_empty() {
+            return;
+        }
+        if let Some(socket) = self.sockets.get(usize::from(socket.0)) {
+            self.send_failures += batch::send(socket, datagrams.iter());
         }
         datagrams.clear();
     }
 
+    /// Sends one.
     pub(super) fn send(&mut self, socket: SocketId, to: SocketAddr, datagram: &[u8]) {
-        let Some(socket) = self.sockets.get(usize::from(socket.0)) else { return };
-        // Straight to the system: tokio's own call refuses as long as it has not heard that the
-        // socket is writable, and so would lose the first datagrams of every session.
-        if SockRef::from(socket).send_to(datagram, &to.into()).is_err() {
-            self.send_failures += 1;
+        if let Some(socket) = self.sockets.get(usize::from(socket.0)) {
+            self.send_failures += batch::send(socket, std::iter::once((to, datagram)));
         }
     }
 }
@@ -86,8 +82,6 @@ pub(super) fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
-/// Datagrams read from one socket before others get their turn.
-const RECV_BATCH_MAX: usize = 64;
 const SOCKET_BUFFER: usize = 1 << 20;
 
 #[cfg(test)]
