@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::chance::exponential;
 use crate::base::{Instant, Rng, Seed};
 use crate::sim::HostId;
 
@@ -60,10 +61,6 @@ impl Churn {
         self.next.insert((at + exponential(mean, &mut self.rng), host, then));
         Some((at, host, step))
     }
-}
-
-fn exponential(mean: Duration, rng: &mut Rng) -> Duration {
-    mean.mul_f64(-(1.0 - rng.unit()).ln())
 }
 
 #[cfg(test)]

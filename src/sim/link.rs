@@ -1,11 +1,9 @@
 //! What the network does to bytes: delay, jitter, loss, a rate in each direction, and a bounded
 //! queue in front of it. One link joins each host to a core network that is never the bottleneck.
 
-use std::hash::Hasher;
 use std::time::Duration;
 
-use siphasher::sip::SipHasher13;
-
+use super::chance::{lognormal, mix, normal, unit};
 use crate::base::{Instant, Rng};
 use crate::sim::HostId;
 
@@ -16,6 +14,9 @@ pub struct Weather {
     pub rtt_median: Duration,
     /// How far pairs differ: the sigma of a lognormal distribution; 0 makes all pairs alike.
     pub rtt_sigma: f64,
+    /// How much of that spread (of its variance) is the hosts' own: a host with a slow line is far from
+    /// everybody.
+    pub rtt_home: f64,
     /// Every packet is late by up to this much more, evenly distributed: they overtake each other.
     pub jitter: Duration,
     /// The probability that a packet is lost.
@@ -29,6 +30,7 @@ impl Weather {
         Self {
             rtt_median: Duration::from_millis(120),
             rtt_sigma: 0.9,
+            rtt_home: 0.5,
             jitter: Duration::from_millis(10),
             loss: 0.01,
         }
@@ -39,6 +41,7 @@ impl Weather {
         Self {
             rtt_median: Duration::from_millis(1),
             rtt_sigma: 0.0,
+            rtt_home: 0.0,
             jitter: Duration::ZERO,
             loss: 0.0,
         }
@@ -46,7 +49,19 @@ impl Weather {
 
     /// How long one packet takes from `from` to `to`. A pair keeps its distance.
     pub fn delay(&self, world: u64, from: HostId, to: HostId, rng: &mut Rng) -> Duration {
-        let base = self.rtt_median.mul_f64(0.5 * lognormal(self.rtt_sigma, pair(world, from, to)));
+        let factor = match self.rtt_sigma {
+            0.0 => 1.0,
+            sigma => {
+                let (low, high) = (u64::from(from.0.min(to.0)), u64::from(from.0.max(to.0)));
+                let draw = |what: u64| normal(unit(mix(world ^ mix(what))));
+                let home = draw(low) + draw(high);
+                let pair = draw((low << 32) | (high + 1));
+                // Two homes and a path, whose variances add up to one.
+                let off = (0.5 * self.rtt_home).sqrt() * home + (1.0 - self.rtt_home).sqrt() * pair;
+                lognormal(sigma, off)
+            }
+        };
+        let base = self.rtt_median.mul_f64(0.5 * factor);
         base.clamp(DELAY_MIN, DELAY_MAX) + self.jitter.mul_f64(rng.unit())
     }
 
@@ -93,25 +108,6 @@ impl Pipe {
     }
 }
 
-// Two numbers in 0..1 that belong to this pair in this world, in either direction.
-fn pair(world: u64, a: HostId, b: HostId) -> (f64, f64) {
-    let mut hash = SipHasher13::new_with_keys(world, 0);
-    hash.write_u32(a.0.min(b.0));
-    hash.write_u32(a.0.max(b.0));
-    let bits = hash.finish();
-    let unit = |half: u64| (half as f64 + 0.5) / (1u64 << 32) as f64;
-    (unit(bits >> 32), unit(bits & 0xffff_ffff))
-}
-
-// A lognormal factor with median 1 (Box-Muller).
-fn lognormal(sigma: f64, (u, v): (f64, f64)) -> f64 {
-    if sigma == 0.0 {
-        return 1.0;
-    }
-    let normal = (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos();
-    (sigma * normal).exp()
-}
-
 const DELAY_MIN: Duration = Duration::from_micros(50);
 /// Farther than any pair of real hosts with a working line.
 const DELAY_MAX: Duration = Duration::from_secs(4);
@@ -141,12 +137,25 @@ mod tests {
     fn distances_have_the_median_and_the_tail_that_were_asked_for() {
         let mut rng = Rng::from_seed([0; 32]);
         let weather = Weather { jitter: Duration::ZERO, ..Weather::internet() };
-        let mut rtts: Vec<_> =
-            (1..2000).map(|n| 2 * weather.delay(1, HostId(0), HostId(n), &mut rng)).collect();
+        let rtt = |n, rng: &mut Rng| 2 * weather.delay(1, HostId(n), HostId(n + 5_000), rng);
+        let mut rtts: Vec<_> = (0..5_000).map(|n| rtt(n, &mut rng)).collect();
         rtts.sort_unstable();
         let ms = |q: usize| rtts[rtts.len() * q / 100].as_millis();
         assert!((110..130).contains(&ms(50)), "{}", ms(50));
         assert!((700..1500).contains(&ms(99)), "{}", ms(99));
+    }
+
+    #[test]
+    fn host_with_a_slow_line_is_far_from_everybody() {
+        let mut rng = Rng::from_seed([0; 32]);
+        let weather = Weather { jitter: Duration::ZERO, rtt_home: 0.9, ..Weather::internet() };
+        let mean = |host: u32, rng: &mut Rng| {
+            let others = (100..200).map(HostId);
+            others.map(|n| weather.delay(1, HostId(host), n, rng)).sum::<Duration>() / 100
+        };
+        let means: Vec<_> = (0..50).map(|host| mean(host, &mut rng)).collect();
+        let (near, far) = (means.iter().min().unwrap(), means.iter().max().unwrap());
+        assert!(*far > 5 * *near, "{near:?} {far:?}");
     }
 
     #[test]

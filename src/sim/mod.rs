@@ -6,12 +6,14 @@
 //! core. Datagrams may be lost, late or out of order; streams are ordered and reliable, but arrive
 //! in pieces. [`scenario`] builds worlds from options and says what must be true of them.
 
+pub mod chance;
 pub mod churn;
 pub mod client;
 pub mod disk;
 pub mod host;
 pub mod implicit;
 pub mod link;
+pub mod nat;
 pub mod queue;
 pub mod report;
 pub mod scenario;

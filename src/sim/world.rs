@@ -1,14 +1,21 @@
 //! The world: hosts, the network between them and the time. It decides nothing but delay and loss,
 //! and those from its seed.
 
-use std::collections::BTreeMap;
+mod connections;
+mod datagrams;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::datagrams::Flight;
+pub use self::datagrams::Outside;
 use super::host::{Effect, Host, HostId};
 use super::link::{Line, Pipe, Weather};
+use super::nat::{Gate, Nat};
 use super::queue::Queue;
 use super::streams::{Side, StreamId, Streams};
 use super::trace::Trace;
@@ -17,11 +24,13 @@ use crate::base::{Instant, Rng, Seed};
 use crate::peer::ConnId;
 use crate::swarm::DialError;
 
-/// Hosts of one kind, a network and a clock.
+/// Hosts of one kind, a network and a clock; and those that are not hosts but are asked (`O`).
 #[derive(Debug)]
-pub struct World<H: Host> {
+pub struct World<H: Host, O: Outside = ()> {
     seats: Vec<Seat<H>>,
-    by_addr: BTreeMap<IpAddr, HostId>,
+    // Never iterated.
+    by_ip: HashMap<IpAddr, HostId, BuildHasherDefault<DefaultHasher>>,
+    outside: O,
     weather: Weather,
     queue: Queue<Event>,
     streams: Streams,
@@ -54,6 +63,7 @@ struct Seat<H> {
     core: Option<H>,
     up: Pipe,
     down: Pipe,
+    gate: Gate,
     /// When it will be woken.
     wake: Option<Instant>,
     /// Times it was woken in this very moment.
@@ -64,16 +74,8 @@ struct Seat<H> {
 enum Event {
     Wake(HostId),
     /// A datagram is at the far end of the receiver's line.
-    DatagramAtLine {
-        from: SocketAddr,
-        to: HostId,
-        datagram: Vec<u8>,
-    },
-    Datagram {
-        from: SocketAddr,
-        to: HostId,
-        datagram: Vec<u8>,
-    },
+    DatagramAtLine(Flight),
+    Datagram(Flight),
     Dialled(StreamId),
     Connected(StreamId),
     DialFailed(StreamId, DialError),
@@ -102,13 +104,32 @@ enum Event {
     },
 }
 
+/// Where and how a host is connected.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Place {
+    /// Its line.
+    pub line: Line,
+    /// What stands before it.
+    pub nat: Nat,
+    /// Its address, which nobody has; `None` for any.
+    pub ip: Option<IpAddr>,
+}
+
 impl<H: Host> World<H> {
     /// An empty world.
     pub fn new(weather: Weather, seed: Seed) -> Self {
+        Self::beside((), weather, seed)
+    }
+}
+
+impl<H: Host, O: Outside> World<H, O> {
+    /// An empty world beside others who answer datagrams.
+    pub fn beside(outside: O, weather: Weather, seed: Seed) -> Self {
         let mut rng = Rng::from_seed(seed);
         Self {
             seats: Vec::new(),
-            by_addr: BTreeMap::new(),
+            by_ip: HashMap::default(),
+            outside,
             weather,
             queue: Queue::new(),
             streams: Streams::default(),
@@ -140,18 +161,34 @@ impl<H: Host> World<H> {
         self.weather = weather;
     }
 
+    /// Those who are not hosts.
+    pub fn outside(&mut self) -> &mut O {
+        &mut self.outside
+    }
+
     /// Adds a host at an address of its own, which `make` is told.
     pub fn add(&mut self, line: Line, make: impl FnOnce(SocketAddr, Seed, Instant) -> H) -> HostId {
-        let ip = self.free_address();
+        self.add_at(Place { line, ..Place::default() }, make)
+    }
+
+    /// Adds a host at a place. `make` is told its address.
+    pub fn add_at(
+        &mut self,
+        place: Place,
+        make: impl FnOnce(SocketAddr, Seed, Instant) -> H,
+    ) -> HostId {
+        let ip = place.ip.unwrap_or_else(|| self.free_address());
         let addr = SocketAddr::new(ip, PORT);
         let id = HostId(u32::try_from(self.seats.len()).expect("hosts are counted in 32 bits"));
         let core = make(addr, self.rng.fork(), self.now());
-        self.by_addr.insert(ip, id);
+        let neighbour = self.by_ip.insert(ip, id);
+        assert!(neighbour.is_none(), "each host has an address of its own");
         self.seats.push(Seat {
             addr,
             core: Some(core),
-            up: Pipe::new(line.up),
-            down: Pipe::new(line.down),
+            up: Pipe::new(place.line.up),
+            down: Pipe::new(place.line.down),
+            gate: Gate::new(place.nat),
             wake: None,
             spins: 0,
         });
@@ -178,13 +215,25 @@ impl<H: Host> World<H> {
         self.trace.record(now, id, "revive", &[]);
         assert!(self.seat(id).core.is_none(), "it was switched off");
         let core = make(addr, seed, now);
-        self.seat(id).core = Some(core);
+        let seat = self.seat(id);
+        seat.core = Some(core);
+        seat.gate = Gate::new(seat.gate.nat());
         self.settle(id);
     }
 
     /// Where a host is.
     pub fn addr(&self, id: HostId) -> SocketAddr {
         self.seats[id.0 as usize].addr
+    }
+
+    /// The host that lives at an address, switched on or not.
+    pub fn host_at(&self, ip: IpAddr) -> Option<HostId> {
+        self.by_ip.get(&ip).copied()
+    }
+
+    /// What stands before a host.
+    pub fn nat(&self, id: HostId) -> Nat {
+        self.seats[id.0 as usize].gate.nat()
     }
 
     /// A host's core, if it is switched on.
@@ -245,29 +294,15 @@ impl<H: Host> World<H> {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Wake(id) => self.on_wake(id),
-            Event::DatagramAtLine { from, to, datagram } => {
-                self.on_datagram_at_line(from, to, datagram)
-            }
-            Event::Datagram { from, to, datagram } => self.on_datagram(from, to, &datagram),
+            Event::DatagramAtLine(flight) => self.on_datagram_at_line(flight),
+            Event::Datagram(flight) => self.on_datagram(&flight),
             Event::Dialled(stream) => self.on_dialled(stream),
             Event::Connected(stream) => self.on_connected(stream),
             Event::DialFailed(stream, error) => self.on_dial_failed(stream, error),
-            Event::Left { host, conn, bytes } => {
-                if self.streams.find(host, conn).is_some() {
-                    self.with(host, "sent", &[], |core, now| core.handle_sent(now, conn, bytes));
-                }
-            }
+            Event::Left { host, conn, bytes } => self.on_left(host, conn, bytes),
             Event::BytesAtLine { stream, to, bytes } => self.on_bytes_at_line(stream, to, bytes),
             Event::Bytes { stream, to, bytes } => self.on_bytes(stream, to, &bytes),
-            Event::ClosedAtLine { stream, to } => {
-                // Behind the last bytes in the receiver's queue.
-                let now = self.now();
-                let Some(end) = self.streams.get_mut(stream).map(|s| s.end(to).host) else {
-                    return;
-                };
-                let passed = self.seat(end).down.pass(now, 0);
-                self.queue.plan(passed, Event::Closed { stream, to });
-            }
+            Event::ClosedAtLine { stream, to } => self.on_closed_at_line(stream, to),
             Event::Closed { stream, to } => self.on_closed(stream, to),
         }
     }
@@ -285,109 +320,6 @@ impl<H: Host> World<H> {
         } else {
             self.settle(id);
         }
-    }
-
-    fn on_datagram_at_line(&mut self, from: SocketAddr, to: HostId, datagram: Vec<u8>) {
-        let now = self.now();
-        let down = &mut self.seat(to).down;
-        if down.is_full(now) {
-            self.counts.datagrams_lost += 1;
-            return;
-        }
-        let passed = down.pass(now, datagram.len());
-        if passed == now {
-            self.on_datagram(from, to, &datagram);
-        } else {
-            self.queue.plan(passed, Event::Datagram { from, to, datagram });
-        }
-    }
-
-    fn on_datagram(&mut self, from: SocketAddr, to: HostId, datagram: &[u8]) {
-        if self.seat(to).core.is_none() {
-            self.counts.datagrams_lost += 1;
-            return;
-        }
-        self.with(to, "datagram", datagram, |core, now| core.handle_datagram(now, from, datagram));
-    }
-
-    fn on_dialled(&mut self, id: StreamId) {
-        let now = self.now();
-        let Some(stream) = self.streams.get_mut(id) else { return };
-        let (from, to, dialled) = (stream.dialler.host, stream.listener.host, stream.dialled);
-        // A dial comes from a port of its own, at which the dialler cannot be reached.
-        let port = EPHEMERAL_PORTS + u16::try_from(self.counts.dials % 10_000).unwrap_or(0);
-        let source = SocketAddr::new(self.addr(from).ip(), port);
-        if self.seat(to).core.is_none() {
-            self.queue.plan(now + DIAL_TIME_MAX, Event::DialFailed(id, DialError::Timeout));
-            return;
-        }
-        let back = self.arrival(id, Side::Dialler, now);
-        let is_open = dialled == self.addr(to);
-        let accepted = is_open.then(|| self.seat(to).core.as_mut()?.accept(now, source)).flatten();
-        self.trace.record(now, to, "dialled", &[u8::from(accepted.is_some())]);
-        match accepted {
-            Some(conn) => {
-                self.streams.accept(id, conn);
-                self.queue.plan(back, Event::Connected(id));
-            }
-            None => self.queue.plan(back, Event::DialFailed(id, DialError::Refused)),
-        }
-        self.settle(to);
-    }
-
-    fn on_connected(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.get_mut(id) else { return };
-        let (host, Some(conn)) = (stream.dialler.host, stream.dialler.conn) else { return };
-        self.with(host, "connected", &[], |core, now| core.handle_connected(now, conn));
-    }
-
-    fn on_dial_failed(&mut self, id: StreamId, error: DialError) {
-        let Some((host, conn)) = self.streams.close(id, Side::Dialler) else { return };
-        self.with(host, "dial failed", &[], |core, now| {
-            core.handle_connect_failed(now, conn, error)
-        });
-    }
-
-    fn on_bytes_at_line(&mut self, stream: StreamId, to: Side, bytes: Bytes) {
-        let now = self.now();
-        let Some(end) = self.streams.get_mut(stream).map(|s| s.end(to).host) else { return };
-        let passed = self.seat(end).down.pass(now, bytes.len());
-        if passed == now {
-            self.on_bytes(stream, to, &bytes);
-        } else {
-            self.queue.plan(passed, Event::Bytes { stream, to, bytes });
-        }
-    }
-
-    fn on_bytes(&mut self, id: StreamId, to: Side, bytes: &[u8]) {
-        let Some(stream) = self.streams.get_mut(id) else { return };
-        stream.end(to).received.extend_from_slice(bytes);
-        loop {
-            // A frame may have made the host close the stream.
-            let Some(stream) = self.streams.get_mut(id) else { return };
-            let end = stream.end(to);
-            let (host, Some(conn)) = (end.host, end.conn) else { return };
-            match end.framer.next_frame(&mut end.received) {
-                Ok(Some(frame)) => {
-                    let copy = frame.clone();
-                    self.with(host, "frame", &copy, |core, now| {
-                        core.handle_frame(now, conn, frame)
-                    });
-                }
-                Ok(None) => return,
-                // Not our protocol: the driver ends such a connection itself.
-                Err(_) => {
-                    self.close(host, conn);
-                    self.with(host, "closed", &[], |core, now| core.handle_closed(now, conn));
-                    return;
-                }
-            }
-        }
-    }
-
-    fn on_closed(&mut self, stream: StreamId, to: Side) {
-        let Some((host, conn)) = self.streams.close(stream, to) else { return };
-        self.with(host, "closed", &[], |core, now| core.handle_closed(now, conn));
     }
 
     // --- effects ------------------------------------------------------------------------------
@@ -435,83 +367,6 @@ impl<H: Host> World<H> {
         }
     }
 
-    fn transmit(&mut self, from: HostId, to: SocketAddr, datagram: Vec<u8>) {
-        let now = self.now();
-        self.counts.datagrams += 1;
-        self.counts.datagram_bytes += datagram.len() as u64;
-        let Some(target) = self.by_addr.get(&to.ip()).copied().filter(|t| self.addr(*t) == to)
-        else {
-            self.counts.datagrams_lost += 1;
-            return;
-        };
-        if self.weather.loses(&mut self.rng) || self.seat(from).up.is_full(now) {
-            self.counts.datagrams_lost += 1;
-            return;
-        }
-        let left = self.seat(from).up.pass(now, datagram.len());
-        let at = left + self.delay(from, target);
-        let from = self.addr(from);
-        self.queue.plan(at, Event::DatagramAtLine { from, to: target, datagram });
-    }
-
-    fn connect(&mut self, from: HostId, conn: ConnId, addr: SocketAddr) {
-        let now = self.now();
-        self.counts.dials += 1;
-        let target = self.by_addr.get(&addr.ip()).copied();
-        let stream = self.streams.open((from, conn), target.unwrap_or(from), addr);
-        match target {
-            None => {
-                self.queue.plan(now + DIAL_TIME_MAX, Event::DialFailed(stream, DialError::Timeout))
-            }
-            Some(target) => {
-                let at = now + self.delay(from, target) + self.resend_time();
-                self.queue.plan(at, Event::Dialled(stream));
-            }
-        }
-    }
-
-    fn send(&mut self, from: HostId, conn: ConnId, mut bytes: Bytes) {
-        let now = self.now();
-        let Some((stream, side)) = self.streams.find(from, conn) else { return };
-        self.counts.stream_bytes += bytes.len() as u64;
-        let left = self.seat(from).up.pass(now, bytes.len());
-        self.queue.plan(left, Event::Left { host: from, conn, bytes: bytes.len() });
-        // Streams keep no borders: now and then a piece arrives in two.
-        if bytes.len() > 1 && self.rng.chance(SPLIT_CHANCE) {
-            let first = bytes.split_to(1 + self.rng.below(bytes.len() - 1));
-            self.carry(stream, side.other(), left, first);
-        }
-        self.carry(stream, side.other(), left, bytes);
-    }
-
-    fn carry(&mut self, stream: StreamId, to: Side, left: Instant, bytes: Bytes) {
-        let at = self.arrival(stream, to, left);
-        self.queue.plan(at, Event::BytesAtLine { stream, to, bytes });
-    }
-
-    fn close(&mut self, host: HostId, conn: ConnId) {
-        let Some((stream, side)) = self.streams.find(host, conn) else { return };
-        let now = self.now();
-        let left = self.seat(host).up.pass(now, 0);
-        let at = self.arrival(stream, side.other(), left);
-        self.streams.close(stream, side);
-        self.queue.plan(at, Event::ClosedAtLine { stream, to: side.other() });
-    }
-
-    fn arrival(&mut self, stream: StreamId, to: Side, left: Instant) -> Instant {
-        let Some(found) = self.streams.get_mut(stream) else { return left };
-        let (from, host) = (found.end(to.other()).host, found.end(to).host);
-        let at = left + self.delay(from, host) + self.resend_time();
-        let end = self.streams.get_mut(stream).expect("found above").end(to);
-        end.last_arrival = end.last_arrival.max(at);
-        end.last_arrival
-    }
-
-    // What a lost packet costs a stream.
-    fn resend_time(&mut self) -> Duration {
-        if self.weather.loses(&mut self.rng) { RESEND_TIME } else { Duration::ZERO }
-    }
-
     fn delay(&mut self, from: HostId, to: HostId) -> Duration {
         self.weather.delay(self.number, from, to, &mut self.rng)
     }
@@ -527,7 +382,8 @@ impl<H: Host> World<H> {
             let is_public = SocketAddr::new(ip, PORT);
             if crate::base::addr::is_sendable(&is_public)
                 && !is_private(ip)
-                && !self.by_addr.contains_key(&ip)
+                && !self.by_ip.contains_key(&ip)
+                && !self.outside.lives_at(ip)
             {
                 return ip;
             }
@@ -537,15 +393,8 @@ impl<H: Host> World<H> {
 
 /// The port at which every host listens.
 const PORT: u16 = 6881;
-const EPHEMERAL_PORTS: u16 = 40_000;
-/// A dial to nobody fails after this.
-const DIAL_TIME_MAX: Duration = Duration::from_secs(5);
 /// A broken stream is noticed after this.
 const BREAK_TIME: Duration = Duration::from_secs(1);
-/// A lost packet of a stream is sent again after this.
-const RESEND_TIME: Duration = Duration::from_millis(300);
-/// How often bytes sent at once arrive in two pieces.
-const SPLIT_CHANCE: f64 = 0.05;
 /// A host that is woken this often in one moment will not go on by itself.
 const SPINS_MAX: u32 = 1_000;
 /// The same for effects after one input.

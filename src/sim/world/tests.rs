@@ -10,6 +10,7 @@ struct Puppet {
     effects: VecDeque<Effect<u32>>,
     log: Vec<(Instant, String)>,
     frames: Vec<Bytes>,
+    senders: Vec<SocketAddr>,
     wake: Option<Instant>,
     is_open: bool,
     accepted: u64,
@@ -25,7 +26,8 @@ impl Puppet {
 impl Host for Puppet {
     type Note = u32;
 
-    fn handle_datagram(&mut self, now: Instant, _from: SocketAddr, datagram: &[u8]) {
+    fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        self.senders.push(from);
         self.log.push((now, format!("datagram {}", datagram.len())));
     }
     fn handle_timeout(&mut self, now: Instant) {
@@ -104,6 +106,69 @@ fn datagrams_are_delayed_lost_and_counted() {
     let log = world.core(B).unwrap().logged();
     assert!(!log.is_sorted_by_key(|what| what[9..].parse::<u32>().unwrap()), "they overtake");
     assert!(world.core(B).unwrap().log[0].0 > Instant::from_micros(1_000));
+}
+
+// Behind a translator only an answer arrives, and only where the question came from.
+#[test]
+fn strangers_do_not_reach_a_host_behind_a_translator() {
+    let mut world = World::new(Weather::local(), [4; 32]);
+    for nat in [Nat::Symmetric, Nat::Open, Nat::Open] {
+        world.add_at(Place { nat, ..Place::default() }, |_, _, _| Puppet::default());
+    }
+    let (a, b, c) = (world.addr(A), world.addr(B), world.addr(HostId(2)));
+    let say = |to| vec![Effect::Transmit { to, datagram: vec![1] }];
+    order(&mut world, B, say(a));
+    world.run_for(Duration::from_secs(1));
+    order(&mut world, A, say(b));
+    world.run_for(Duration::from_secs(1));
+    let seen = world.core(B).unwrap().senders[0];
+    assert!(seen.ip() == a.ip() && seen.port() != a.port());
+    for (host, to) in [(B, a), (B, seen), (HostId(2), seen), (HostId(2), a)] {
+        order(&mut world, host, say(to));
+    }
+    world.run_for(Duration::from_secs(1));
+    assert_eq!(world.core(A).unwrap().senders, [b], "{c} got through");
+    assert_eq!((world.nat(A), world.nat(B)), (Nat::Symmetric, Nat::Open));
+}
+
+// Answers a datagram with its length after three milliseconds, from 9.9.9.9.
+#[derive(Debug)]
+struct Oracle(Vec<SocketAddr>);
+
+impl Outside for Oracle {
+    fn answer(
+        &mut self,
+        _now: Instant,
+        from: SocketAddr,
+        to: SocketAddr,
+        datagram: &[u8],
+    ) -> Option<(Duration, Vec<u8>)> {
+        self.0.push(from);
+        self.lives_at(to.ip()).then(|| (Duration::from_millis(3), vec![0; datagram.len()]))
+    }
+
+    fn lives_at(&self, ip: IpAddr) -> bool {
+        ip == IpAddr::from([9, 9, 9, 9])
+    }
+}
+
+#[test]
+fn those_outside_answer_where_no_host_lives() {
+    let mut world = World::beside(Oracle(Vec::new()), Weather::local(), [4; 32]);
+    world.add(Line::default(), |_, _, _| Puppet::default());
+    let (a, oracle) = (world.addr(A), SocketAddr::from(([9, 9, 9, 9], 1)));
+    let nobody = SocketAddr::from(([8, 8, 8, 8], 1));
+    world.command(A, |puppet, _| {
+        let datagrams = [(oracle, 5), (nobody, 1), (oracle, 7)];
+        let transmit = |(to, len)| Effect::Transmit { to, datagram: vec![1; len] };
+        puppet.effects.extend(datagrams.map(transmit));
+    });
+    world.run_for(Duration::from_secs(1));
+    assert_eq!(world.outside().0, [a, a, a]);
+    assert_eq!(world.core(A).unwrap().logged(), ["datagram 5", "datagram 7"]);
+    assert_eq!(world.core(A).unwrap().log[0].0, Instant::from_micros(3_000));
+    assert_eq!(world.core(A).unwrap().senders, [oracle, oracle]);
+    assert_eq!(world.counts().datagrams_lost, 1);
 }
 
 #[test]
