@@ -48,6 +48,13 @@ pub enum Event {
         /// What it did.
         report: LookupReport,
     },
+    /// A step of a lookup that is traced: see [`Node::trace`](super::Node::trace).
+    Step {
+        /// Which lookup.
+        lookup: LookupId,
+        /// What happened.
+        step: Step,
+    },
     /// A ping asked for by the host was answered, or not (`rtt` is `None`).
     PingDone {
         /// Which ping.
@@ -71,6 +78,56 @@ pub enum Event {
     Reachability(Reachability),
     /// Our id changed, because the external address did (BEP 42).
     IdChanged(NodeId),
+}
+
+/// One step of a traced lookup: something happened to one of its queries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Since the start of the lookup.
+    pub after: Duration,
+    /// The node that was asked.
+    pub to: SocketAddr,
+    /// Its id: what it was known by, or answered as. None before the first answer of a bootstrap node.
+    pub id: Option<NodeId>,
+    /// How far it is from the target.
+    pub distance: Option<Distance>,
+    /// The query was to store, not to find.
+    pub stores: bool,
+    /// What happened.
+    pub kind: StepKind,
+}
+
+/// What happened to a query of a traced lookup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepKind {
+    /// It was sent.
+    Asked,
+    /// It was answered.
+    Answered {
+        /// How long that took.
+        rtt: Duration,
+        /// Nodes that the answer names.
+        contacts: usize,
+        /// Of which nearer to the target than the answering one.
+        nearer: usize,
+        /// Peers that the answer names.
+        peers: Vec<SocketAddr>,
+        /// It gave a token, with which something can be stored there.
+        has_token: bool,
+    },
+    /// It was answered with an error.
+    Refused {
+        /// How long that took.
+        rtt: Duration,
+        /// The error's number (BEP 5).
+        code: i64,
+    },
+    /// It takes longer than answers do here: another may take its place.
+    Stalled,
+    /// Nobody waits for its answer any more, but one would still count.
+    GivenUp,
+    /// An answer no longer counts.
+    Dead,
 }
 
 /// What a lookup is for.

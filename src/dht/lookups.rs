@@ -38,6 +38,7 @@ impl Node {
     /// Ends a lookup without a word.
     pub fn cancel(&mut self, lookup: LookupId) {
         self.lookups.remove(&lookup);
+        self.traces.end(lookup);
     }
 
     /// How a lookup is doing; `None` if it is over.
@@ -208,6 +209,7 @@ impl Node {
     }
 
     fn finish(&mut self, now: Instant, id: LookupId, lookup: &Lookup) {
+        self.traces.end(id);
         let report = lookup.report(now);
         if lookup.own_account {
             self.on_own_lookup_done(now, id);

@@ -17,6 +17,7 @@ mod server;
 mod stats;
 mod table;
 mod tokens;
+mod trace;
 mod unreachable;
 mod vote;
 
@@ -24,7 +25,9 @@ mod vote;
 mod tests;
 
 pub use config::{Config, PER_IP_RATE};
-pub use event::{Event, LookupId, LookupKind, LookupReport, Output, PingId, SavedContact};
+pub use event::{
+    Event, LookupId, LookupKind, LookupReport, Output, PingId, SavedContact, Step, StepKind,
+};
 pub use node::{LookupProgress, Node};
 pub use reachability::Reachability;
 pub use security::{is_valid_id, make_id};

@@ -17,13 +17,14 @@ use super::security;
 use super::server::Server;
 use super::stats::Stats;
 use super::table::{Admission, Near, Table};
+use super::trace::Traces;
 use super::unreachable::Unreachable;
 use super::vote::AddressVote;
 use crate::base::addr::{Family, canonical, is_sendable};
 use crate::base::datagrams::DatagramQueue;
 use crate::base::limits::{DATAGRAM_READ_MAX, DATAGRAM_SEND_MAX};
 use crate::base::{Instant, NodeId, Rng, Seed};
-use crate::wire::krpc::{self, Body, Message, Method, QueryHead, Reply};
+use crate::wire::krpc::{self, Body, ErrorReply, Message, Method, QueryHead, Reply};
 
 /// One Mainline DHT node of one address family.
 #[derive(Debug)]
@@ -42,6 +43,7 @@ pub struct Node {
     pub(super) maintenance: Maintenance,
     pub(super) unreachable: Unreachable,
     pub(super) reach: Reach,
+    pub(super) traces: Traces,
     pub(super) stats: Stats,
     // Reused from lookup to lookup.
     pub(super) near: Vec<Near>,
@@ -90,6 +92,7 @@ impl Node {
             maintenance: Maintenance::new(now),
             unreachable: Unreachable::new(),
             reach: Reach::new(now),
+            traces: Traces::default(),
             stats: Stats::default(),
             near: Vec::new(),
             self_addrs: Vec::new(),
@@ -128,8 +131,8 @@ impl Node {
                 Some(pending) => self.on_reply(now, pending, &message, reply),
                 None => self.stats.dropped.unmatched += 1,
             },
-            Body::Error(_) => match self.queries.take(message.tid, &from) {
-                Some(pending) => self.on_error(now, pending),
+            Body::Error(error) => match self.queries.take(message.tid, &from) {
+                Some(pending) => self.on_error(now, pending, error),
                 None => self.stats.dropped.unmatched += 1,
             },
         }
@@ -256,6 +259,7 @@ impl Node {
         if let Some(seen_at) = message.seen_at {
             self.on_seen_at(now, pending.to, canonical(seen_at));
         }
+        self.trace_reply(now, &pending, reply);
         match pending.purpose {
             Purpose::Lookup(lookup) => self.on_lookup_reply(now, lookup, &pending.to, reply),
             Purpose::Announce(lookup) => self.on_announced(now, lookup, &pending.to, true),
@@ -278,8 +282,9 @@ impl Node {
         }
     }
 
-    fn on_error(&mut self, now: Instant, pending: Pending) {
+    fn on_error(&mut self, now: Instant, pending: Pending, error: &ErrorReply<'_>) {
         self.stats.errors_in += 1;
+        self.trace_error(now, &pending, error.code);
         self.on_inbound(now);
         match pending.purpose {
             Purpose::Lookup(lookup) => self.on_lookup_dead(now, lookup, &pending.to),
@@ -290,6 +295,7 @@ impl Node {
     }
 
     fn on_due(&mut self, now: Instant, due: Due) {
+        self.trace_due(now, &due);
         match due {
             Due::Stalled(pending) => match pending.purpose {
                 Purpose::Lookup(lookup) => self.on_lookup_stalled(now, lookup, &pending.to),
@@ -365,6 +371,7 @@ impl Node {
         let head = QueryHead { tid: &tid, id: self.id, read_only: self.is_read_only() };
         Stats::count(&mut self.stats.queries_out, method);
         self.reach.on_sent(now, to.ip());
+        self.trace_asked(now, purpose, to, expect);
         let len = self.outbox.push_with(to, |out| krpc::encode_query(out, head, method));
         self.on_queued(len);
         Sent::Yes

@@ -29,6 +29,16 @@ pub(super) enum Purpose {
     Check,
 }
 
+impl Purpose {
+    /// The lookup that it belongs to.
+    pub fn lookup(self) -> Option<LookupId> {
+        match self {
+            Self::Lookup(lookup) | Self::Announce(lookup) => Some(lookup),
+            Self::Ping(_) | Self::Check => None,
+        }
+    }
+}
+
 /// A query under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pending {
@@ -82,6 +92,11 @@ impl Queries {
             by_endpoint: BTreeMap::new(),
             rtts: RttHistogram::new(),
         }
+    }
+
+    /// All of them, by their random transaction ids.
+    pub fn iter(&self) -> impl Iterator<Item = &Pending> {
+        self.pending.values()
     }
 
     /// Is a query to `addr` under way?

@@ -36,6 +36,7 @@ pub(super) enum Command {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum DhtCommand {
     GetPeers(InfoHash),
+    TracePeers(InfoHash),
     Announce(InfoHash, Option<u16>),
     FindNode(NodeId),
     Ping(SocketAddr),

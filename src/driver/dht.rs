@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::base::{InfoHash, NodeId};
-use crate::dht;
+use crate::dht::{self, Step};
 use crate::driver::command::{Command, DhtCommand};
 use crate::driver::{DhtError, Lookup, NodeStatus, Session, SessionConfig, SessionError};
 use crate::engine::NodeEvent;
@@ -135,7 +135,7 @@ impl Dht {
                 }
                 Some(NodeEvent::Pinged { id: None, .. }) => return Err(DhtError::NoAnswer(addr)),
                 Some(NodeEvent::Refused(why)) => return Err(why.into()),
-                Some(NodeEvent::Peers(_) | NodeEvent::Done { .. }) => {}
+                Some(NodeEvent::Peers(_) | NodeEvent::Step(_) | NodeEvent::Done { .. }) => {}
                 None => return Err(DhtError::Ended),
             }
         }
@@ -156,6 +156,17 @@ impl Dht {
     /// once for each address family.
     pub async fn get_peers(&self, info_hash: InfoHash) -> Lookup<SocketAddr> {
         self.look_up(DhtCommand::GetPeers(info_hash), peers).await
+    }
+
+    /// The same search as [`get_peers`](Self::get_peers), told step by step: whom it asks, how far
+    /// each is from the target, how long each answer takes, and what comes with it.
+    pub async fn trace_peers(&self, info_hash: InfoHash) -> Lookup<Step> {
+        self.look_up(DhtCommand::TracePeers(info_hash), |event, found| {
+            if let NodeEvent::Step(step) = event {
+                found.push_back(step.clone());
+            }
+        })
+        .await
     }
 
     /// Looks for the peers of a torrent and then announces this machine to the closest nodes

@@ -386,6 +386,11 @@ impl EventLoop {
         let now = self.clock.now();
         let id = match command {
             DhtCommand::GetPeers(info_hash) => self.engine.get_peers(now, info_hash),
+            DhtCommand::TracePeers(info_hash) => {
+                let id = self.engine.get_peers(now, info_hash);
+                self.engine.trace(now, id);
+                id
+            }
             DhtCommand::Announce(info_hash, port) => self.engine.announce(now, info_hash, port),
             DhtCommand::FindNode(target) => self.engine.find_node(now, target),
             DhtCommand::Ping(addr) => self.engine.ping(now, addr),

@@ -44,6 +44,17 @@ impl Engine {
         command
     }
 
+    /// Tells each step of an operation's lookups, from their start if this is called in the same
+    /// moment.
+    pub fn trace(&mut self, now: Instant, command: CommandId) {
+        for (socket, lookup) in self.lookups_of(command) {
+            if let Some(slot) = self.nodes.iter_mut().find(|s| s.socket == socket) {
+                slot.node.trace(now, lookup);
+            }
+        }
+        self.drain_nodes(now);
+    }
+
     /// Ends an operation without a word.
     pub fn cancel(&mut self, command: CommandId) {
         for (socket, lookup) in self.lookups_of(command) {

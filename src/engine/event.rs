@@ -111,6 +111,8 @@ pub enum Event {
 pub enum NodeEvent {
     /// New peers.
     Peers(Vec<SocketAddr>),
+    /// A step of a traced lookup.
+    Step(dht::Step),
     /// One node's lookup is over; `last` if no other node still works on this command.
     Done {
         /// What it did.
@@ -133,7 +135,7 @@ impl NodeEvent {
     /// No further event names this command.
     pub fn is_last(&self) -> bool {
         match self {
-            Self::Peers(_) => false,
+            Self::Peers(_) | Self::Step(_) => false,
             Self::Done { last, .. } => *last,
             Self::Pinged { .. } | Self::Refused(_) => true,
         }

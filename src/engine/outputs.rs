@@ -157,6 +157,11 @@ impl Engine {
             dht::Event::LookupDone { lookup, report } => {
                 self.on_lookup(now, socket, lookup, report)
             }
+            dht::Event::Step { lookup, step } => {
+                if let Some(Asker::Command(command)) = self.lookups.get(&(socket, lookup)) {
+                    self.tell(*command, NodeEvent::Step(step));
+                }
+            }
             dht::Event::PingDone { ping, id, rtt } => {
                 if let Some(command) = self.pings.remove(&(socket, ping)) {
                     self.tell(command, NodeEvent::Pinged { id, rtt });

@@ -8,3 +8,4 @@ mod life;
 mod net;
 mod reach;
 mod store;
+mod trace;

@@ -353,7 +353,8 @@ impl Outcome {
                     self.dead += report.dead;
                 }
             }
-            dht::Event::PingDone { .. }
+            dht::Event::Step { .. }
+            | dht::Event::PingDone { .. }
             | dht::Event::NeedBootstrap
             | dht::Event::TableGrew { .. }
             | dht::Event::ExternalAddress(_)
