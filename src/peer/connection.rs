@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::base::Instant;
+use crate::peer::grant::{BEGINNER_PIECES_MAX, Grant};
 use crate::peer::pieces::{Geometry, RemotePieces};
 use crate::peer::rates::Meter;
 use crate::peer::requests::{Asked, Requests};
@@ -31,6 +32,8 @@ pub struct Connection {
     extensions: Option<ExtensionHandshake>,
     pieces: RemotePieces,
     allowed_fast: Vec<u32>,
+    /// What we allowed the peer.
+    grant: Option<Grant>,
     peer_choking: bool,
     peer_interested: bool,
     choking: bool,
@@ -99,6 +102,7 @@ impl Connection {
             extensions: None,
             pieces: RemotePieces::new(geometry),
             allowed_fast: Vec::new(),
+            grant: None,
             peer_choking: true,
             peer_interested: false,
             choking: true,
@@ -200,12 +204,18 @@ impl Connection {
             self.count_invalid_request(&block)?;
             return Ok(Received::Nothing);
         }
-        if self.choking {
+        if self.choking && !self.is_granted(&block) {
             // A race after a choke: refused, not held against it.
             self.refuse(&block);
             return Ok(Received::Nothing);
         }
         Ok(Received::Request(block))
+    }
+
+    fn is_granted(&mut self, block: &BlockRef) -> bool {
+        let has = self.pieces.counted().map_or(0, Bitfield::count);
+        let waiting = self.uploads.waiting();
+        self.grant.as_mut().is_some_and(|grant| grant.admit(block, has, waiting))
     }
 
     /// Refuses a request that no well-meaning peer makes.
@@ -398,6 +408,13 @@ impl Connection {
     /// Do we want something of the peer?
     pub fn is_interested(&self) -> bool {
         self.interested
+    }
+
+    /// Would some pieces for nothing bring the peer on its way (BEP 6)? It waits, it has next to
+    /// nothing to give in return, and it was not given any before.
+    pub fn wants_grant(&self) -> bool {
+        let has_little = self.pieces.counted().is_some_and(|has| has.count() < BEGINNER_PIECES_MAX);
+        self.is_fast() && self.choking && self.peer_interested && self.grant.is_none() && has_little
     }
 
     /// Pieces that we may ask for while choked (BEP 6).

@@ -2,6 +2,7 @@
 
 mod connection;
 mod event;
+mod grant;
 mod misbehavior;
 mod pieces;
 mod rates;

@@ -22,12 +22,17 @@ pub struct Geometry {
 impl Geometry {
     /// Does `block` lie within a piece?
     pub fn contains(&self, block: &BlockRef) -> bool {
-        let piece_len = match block.piece {
-            p if p >= self.pieces => return false,
+        let end = block.begin.checked_add(block.len);
+        block.len > 0 && end.is_some_and(|end| end <= self.len_of(block.piece))
+    }
+
+    /// Bytes of a piece; none if it does not exist.
+    pub fn len_of(&self, piece: u32) -> u32 {
+        match piece {
+            p if p >= self.pieces => 0,
             p if p == self.pieces - 1 => self.last_len,
             _ => self.piece_len,
-        };
-        block.len > 0 && block.begin.checked_add(block.len).is_some_and(|end| end <= piece_len)
+        }
     }
 }
 

@@ -5,6 +5,7 @@ pub mod candidates;
 pub mod choker;
 mod disk;
 mod event;
+mod fast;
 pub mod layout;
 mod metadata;
 mod pex;

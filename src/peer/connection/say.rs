@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{Connection, State};
 use crate::base::Instant;
+use crate::peer::grant::Grant;
 use crate::wire::bitfield::Bitfield;
 use crate::wire::extension::{ExtensionHandshake, HANDSHAKE_ID, MetadataMessage, Pex};
 use crate::wire::peer::{BlockRef, Message, PIECE_HEAD_LEN, piece_head};
@@ -58,6 +59,14 @@ impl Connection {
                 self.refuse(&block);
             }
         }
+    }
+
+    /// Lets the peer ask for these pieces while it is choked (BEP 6).
+    pub fn grant(&mut self, pieces: Vec<u32>) {
+        let Some(geometry) = self.geometry.as_ref().filter(|_| self.is_fast()) else { return };
+        let grant = Grant::new(pieces, geometry);
+        grant.pieces().iter().for_each(|piece| self.say(&Message::AllowedFast(*piece)));
+        self.grant = Some(grant);
     }
 
     /// Asks for a block.

@@ -1,6 +1,7 @@
-//! Two and more torrent cores in a small world; who breaks the rules is in `hostile`, single
-//! frames against one core are in `raw`.
+//! Two and more torrent cores in a small world; who breaks the rules is in `hostile`, who comes
+//! with empty hands in `beginners`, single frames against one core are in `raw`.
 
+mod beginners;
 mod hostile;
 mod raw;
 mod world;

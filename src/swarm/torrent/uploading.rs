@@ -6,6 +6,7 @@ use super::Torrent;
 use crate::base::Instant;
 use crate::peer::ConnId;
 use crate::swarm::choker::{Changes, ChokerPeer};
+use crate::swarm::fast::allowed_fast;
 use crate::swarm::{DiskRequest, Output, Phase};
 use crate::wire::peer::BlockRef;
 
@@ -75,6 +76,7 @@ impl Torrent {
         if self.transfer.is_some() {
             let changes = self.choker.fill(now, &self.choker_peers());
             self.apply(&changes);
+            self.help_beginners();
         }
     }
 
@@ -84,6 +86,25 @@ impl Torrent {
             let seeding = self.phase == Phase::Seeding;
             let changes = self.choker.handle_timeout(now, seeding, &self.choker_peers());
             self.apply(&changes);
+        }
+        self.help_beginners();
+    }
+
+    // Who waits with empty hands while all places are taken gets a few pieces for nothing (BEP 6).
+    // Not who is served: in a small swarm it would only fetch what its neighbours have of us.
+    fn help_beginners(&mut self) {
+        let (Some(content), Some(transfer)) = (&self.content, &self.transfer) else { return };
+        if transfer.picker.have().is_none() {
+            return;
+        }
+        let pieces = content.layout.piece_count();
+        let beginners = self.peers.iter().filter(|(_, peer)| peer.conn.wants_grant());
+        let beginners: Vec<_> = beginners.map(|(conn, _)| *conn).collect();
+        for conn in beginners {
+            let Some(peer) = self.peers.get_mut(&conn) else { continue };
+            let set = allowed_fast(peer.addr.ip(), &self.info_hash, pieces, GRANTED_PIECES);
+            peer.conn.grant(set);
+            self.mark(conn);
         }
     }
 
@@ -115,3 +136,6 @@ fn slice(span: &Bytes, begin: u32, len: u32) -> Option<Bytes> {
     let end = begin.checked_add(usize::try_from(len).ok()?)?;
     (end <= span.len()).then(|| span.slice(begin..end))
 }
+
+/// Pieces that a choked beginner may have: what BEP 6 recommends.
+const GRANTED_PIECES: usize = 10;

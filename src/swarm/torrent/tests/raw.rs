@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 use proptest::prelude::*;
 
 use super::sample;
@@ -26,20 +26,26 @@ thread_local! {
     static SAMPLE: Rc<Sample> = Rc::new(sample());
 }
 
-struct Rig {
+pub struct Rig {
     torrent: Torrent,
     now: Instant,
     sample: Rc<Sample>,
-    outputs: Vec<Output>,
+    pub outputs: Vec<Output>,
 }
 
 impl Rig {
     /// A core with one peer, whose part the test plays.
     fn new(info: bool, have: bool) -> Self {
+        Self::with(info, have, |_| {})
+    }
+
+    /// The same with other settings.
+    pub fn with(info: bool, have: bool, change: impl FnOnce(&mut Config)) -> Self {
         let (sample, now) = (SAMPLE.with(Rc::clone), Instant::ZERO);
         let info = info.then(|| sample.info.clone());
         let mut config = Config::new(PeerId::new([1; 20]));
         config.dht_port = Some(1);
+        change(&mut config);
         let torrent = Torrent::new(config, sample.info_hash(), info, [1; 32], now);
         let mut rig = Self { torrent, now, sample, outputs: Vec::new() };
         let pieces = rig.sample.layout.piece_count();
@@ -52,7 +58,7 @@ impl Rig {
         rig
     }
 
-    fn say(&mut self, message: &Message) {
+    pub fn say(&mut self, message: &Message) {
         self.feed(frame(message));
     }
 
@@ -65,7 +71,7 @@ impl Rig {
         self.outputs.extend(std::iter::from_fn(|| self.torrent.poll_output()));
     }
 
-    fn later(&mut self, time: Duration) {
+    pub fn later(&mut self, time: Duration) {
         let end = self.now + time;
         while let Some(at) = self.torrent.poll_timeout().filter(|at| *at <= end) {
             self.now = self.now.max(at);
@@ -75,15 +81,65 @@ impl Rig {
         self.now = end;
     }
 
-    fn closed(&self) -> Option<CloseReason> {
+    pub fn closed(&self) -> Option<CloseReason> {
         self.outputs.iter().find_map(|output| match output {
             Output::Close { conn: CONN, reason } => Some(*reason),
             _ => None,
         })
     }
 
-    fn reads(&self) -> usize {
+    pub fn reads(&self) -> usize {
         self.outputs.iter().filter(|o| matches!(o, Output::Disk(DiskRequest::Read { .. }))).count()
+    }
+
+    /// What was said to the peer since the outputs were looked at last; blocks left out.
+    pub fn said(&self) -> Vec<Message> {
+        let mut stream = BytesMut::new();
+        for output in &self.outputs {
+            if let Output::Send { bytes, .. } = output {
+                // The handshake is another format.
+                let skip = if bytes.starts_with(b"\x13BitTorrent") { 68 } else { 0 };
+                stream.extend_from_slice(&bytes[skip..]);
+            }
+        }
+        let mut messages = Vec::new();
+        while stream.len() >= 4 {
+            let len = stream.get_u32() as usize;
+            messages.push(Message::decode(&stream.split_to(len).freeze()).unwrap());
+        }
+        messages
+    }
+
+    /// Reads what was asked of the storage and lets the peer take it; returns how many bytes.
+    pub fn serve(&mut self) -> usize {
+        let mut served = 0;
+        loop {
+            let outputs: Vec<_> = self.outputs.drain(..).collect();
+            for output in &outputs {
+                if let Output::Disk(DiskRequest::Read { conn, piece, begin, len }) = *output {
+                    let block = Bytes::from(vec![0; len as usize]);
+                    let read = DiskEvent::Read { conn, piece, begin, block };
+                    self.torrent.handle_disk(self.now, read);
+                }
+            }
+            let sent: usize = outputs
+                .iter()
+                .map(|output| match output {
+                    Output::Send { bytes, .. } => bytes.len(),
+                    Output::SendBlock { block, .. } => block.len() + 13,
+                    _ => 0,
+                })
+                .sum();
+            served += outputs
+                .iter()
+                .map(|o| if let Output::SendBlock { block, .. } = o { block.len() } else { 0 })
+                .sum::<usize>();
+            self.torrent.handle_sent(self.now, CONN, sent);
+            self.drain();
+            if outputs.is_empty() && self.outputs.is_empty() {
+                return served;
+            }
+        }
     }
 }
 
