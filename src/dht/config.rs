@@ -1,5 +1,6 @@
 //! What the host decides about a node.
 
+use super::flows::FLOWS_PER_SECOND;
 use crate::base::addr::Family;
 
 /// Settings of one node.
@@ -13,6 +14,9 @@ pub struct Config {
     pub prove_reachability: bool,
     /// Queries a second that one address may ask; `None` for no limit.
     pub per_ip_rate: Option<u32>,
+    /// New flows a second that our queries may open; `None` for any number. Nodes of one engine share
+    /// what there is.
+    pub flows_per_second: Option<u32>,
     /// Keep public nodes whose id breaks BEP 42 out of the table, and neither ask them in lookups nor
     /// announce to them. They are answered all the same, as BEP 42 wants.
     pub enforce_node_ids: bool,
@@ -26,6 +30,7 @@ impl Config {
             read_only: false,
             prove_reachability: true,
             per_ip_rate: Some(PER_IP_RATE),
+            flows_per_second: Some(FLOWS_PER_SECOND),
             enforce_node_ids: false,
         }
     }

@@ -160,8 +160,21 @@ pub struct LookupReport {
     pub peers: usize,
     /// Nodes that accepted our announce.
     pub announced: usize,
-    /// From the command to the end.
+    /// What it has cost.
+    pub cost: LookupCost,
+    /// From its start to its end.
     pub took: Duration,
+}
+
+/// What a lookup has cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LookupCost {
+    /// Queries that it sent.
+    pub queries: usize,
+    /// Those of them that opened a flow: entries in a router on the way.
+    pub flows: usize,
+    /// Bytes of these queries, without the headers of UDP and IP.
+    pub bytes: usize,
 }
 
 /// A contact worth remembering across a restart.

@@ -8,6 +8,7 @@
 
 mod announcing;
 mod candidates;
+mod spending;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -16,8 +17,10 @@ use std::time::Duration;
 use self::announcing::Announce;
 pub(super) use self::candidates::CANDIDATES_MAX;
 use self::candidates::{Candidate, Informant, SEEDS_MAX, Seed, State};
+use self::spending::Spending;
 use super::bucket::K;
 use super::event::{LookupKind, LookupReport};
+use super::flows::Priority;
 use crate::base::addr::is_private;
 use crate::base::{Instant, Key, NodeId};
 use crate::wire::krpc::Method;
@@ -45,6 +48,8 @@ pub(super) type Token = Box<[u8]>;
 pub(super) struct Lookup {
     pub kind: LookupKind,
     pub target: Key,
+    /// How urgent its queries are.
+    pub priority: Priority,
     /// For the table's sake; the host hears nothing of it.
     pub own_account: bool,
     /// What to announce; `None` for the port our datagrams come from.
@@ -67,6 +72,7 @@ pub(super) struct Lookup {
     announces: Option<Vec<Announce>>,
     announced: usize,
     hurried: bool,
+    spending: Spending,
 }
 
 impl Lookup {
@@ -74,6 +80,7 @@ impl Lookup {
         Self {
             kind,
             target,
+            priority: if own_account { Priority::Background } else { Priority::Interactive },
             own_account,
             port: None,
             ids_follow: false,
@@ -90,6 +97,7 @@ impl Lookup {
             announces: None,
             announced: 0,
             hurried: false,
+            spending: Spending::default(),
         }
     }
 
@@ -108,10 +116,11 @@ impl Lookup {
         (self.asked, self.answered, self.peers.len())
     }
 
-    /// When it ends whatever happens.
+    /// When it ends whatever happens; later if it is held back meanwhile.
     pub fn expires_at(&self) -> Instant {
         let waits = self.asked == 0;
-        self.started + if waits { START_WAIT_MAX } else { LOOKUP_TIME_MAX }
+        let time = if waits { START_WAIT_MAX } else { LOOKUP_TIME_MAX };
+        self.started + time + self.spending.held
     }
 
     /// True if it had to start again: those we know best do not answer.
@@ -390,6 +399,7 @@ impl Lookup {
             nodes: answered().take(K).map(|c| (c.id, c.addr)).collect(),
             peers: self.peers.len(),
             announced: self.announced,
+            cost: self.spending.cost,
             took: now.since(self.started),
         }
     }

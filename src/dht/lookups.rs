@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use super::bucket::K;
 use super::event::{Event, LookupId, LookupKind};
+use super::flows::Priority;
 use super::lookup::{CANDIDATES_MAX, Lookup, Next};
 use super::node::{LookupProgress, Node, Sent};
 use super::queries::Purpose;
@@ -37,14 +38,17 @@ impl Node {
 
     /// Ends a lookup without a word.
     pub fn cancel(&mut self, lookup: LookupId) {
-        self.lookups.remove(&lookup);
         self.traces.end(lookup);
+        if let Some(ended) = self.lookups.remove(&lookup) {
+            self.line.forget(ended.priority, lookup);
+        }
     }
 
     /// How a lookup is doing; `None` if it is over.
     pub fn lookup_progress(&self, lookup: LookupId) -> Option<LookupProgress> {
-        let (asked, answered, peers) = self.lookups.get(&lookup)?.progress();
-        Some(LookupProgress { asked, answered, peers })
+        let lookup = self.lookups.get(&lookup)?;
+        let (asked, answered, peers) = lookup.progress();
+        Some(LookupProgress { asked, answered, peers, held: lookup.is_held_back() })
     }
 
     pub(super) fn start_lookup(
@@ -58,6 +62,16 @@ impl Node {
         let id = LookupId(self.name());
         let mut lookup = Lookup::new(now, kind, target, own_account);
         lookup.port = port;
+        if own_account && target == self.id.key() {
+            lookup.priority = Priority::Upkeep;
+        }
+        self.begin_lookup(now, id, lookup);
+        id
+    }
+
+    /// A lookup starts, from whatever we know.
+    pub(super) fn begin_lookup(&mut self, now: Instant, id: LookupId, mut lookup: Lookup) {
+        let (kind, target) = (lookup.kind, lookup.target);
         lookup.ids_follow = self.config.enforce_node_ids || self.table.ids_follow();
         self.table.on_lookup(now, target);
         self.feed(now, &mut lookup);
@@ -67,7 +81,6 @@ impl Node {
         self.lookup_ends.insert((lookup.expires_at(), id));
         self.lookups.insert(id, lookup);
         self.pump(now, id);
-        id
     }
 
     // Ourselves, at the port that we listen on or announce.
@@ -148,29 +161,28 @@ impl Node {
     }
 
     // Sends whatever the lookup wants sent, and ends it when it says so.
-    fn pump(&mut self, now: Instant, id: LookupId) {
+    pub(super) fn pump(&mut self, now: Instant, id: LookupId) {
         let Some(mut lookup) = self.lookups.remove(&id) else { return };
         loop {
             let next = lookup.next();
             match next {
                 Next::Ask { to, expect } => {
                     let method = lookup.method();
-                    let sent = self.ask(now, to, expect, Purpose::Lookup(id), &method);
-                    if sent != Sent::Yes {
+                    let (priority, purpose) = (lookup.priority, Purpose::Lookup(id));
+                    let sent = self.ask(now, priority, to, expect, purpose, &method);
+                    if !matches!(sent, Sent::Yes { .. }) {
                         lookup.on_refused(&to, sent == Sent::Never);
                     }
-                    if sent == Sent::NotNow {
-                        self.hungry = true;
+                    if self.waits_after(now, id, &mut lookup, sent) {
                         break;
                     }
                 }
                 Next::Announce { to, id: node, token } => {
                     let sent = self.send_announce(now, id, &lookup, to, node, &token);
-                    if sent != Sent::Yes {
+                    if !matches!(sent, Sent::Yes { .. }) {
                         lookup.on_announce_refused(&to, sent == Sent::Never);
                     }
-                    if sent == Sent::NotNow {
-                        self.hungry = true;
+                    if self.waits_after(now, id, &mut lookup, sent) {
                         break;
                     }
                 }
@@ -205,11 +217,12 @@ impl Node {
             seed: false,
             token,
         };
-        self.ask(now, to, Some(node), Purpose::Announce(id), &method)
+        self.ask(now, lookup.priority, to, Some(node), Purpose::Announce(id), &method)
     }
 
     fn finish(&mut self, now: Instant, id: LookupId, lookup: &Lookup) {
         self.traces.end(id);
+        self.line.forget(lookup.priority, id);
         let report = lookup.report(now);
         if lookup.own_account {
             self.on_own_lookup_done(now, id);
@@ -224,6 +237,7 @@ impl Node {
         {
             self.lookup_ends.pop_first();
             let Some(lookup) = self.lookups.get_mut(&id) else { continue };
+            lookup.settle_held(now);
             if lookup.expires_at() > now {
                 self.lookup_ends.insert((lookup.expires_at(), id));
             } else if lookup.hurry() {
@@ -232,14 +246,6 @@ impl Node {
             } else if let Some(lookup) = self.lookups.remove(&id) {
                 self.finish(now, id, &lookup);
             }
-        }
-    }
-
-    /// Queries have ended: lookups that could not send may try again.
-    pub(super) fn feed_hungry(&mut self, now: Instant) {
-        if std::mem::take(&mut self.hungry) {
-            let ids: Vec<LookupId> = self.lookups.keys().copied().collect();
-            ids.into_iter().for_each(|id| self.pump(now, id));
         }
     }
 

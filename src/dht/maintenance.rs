@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::bucket::K;
 use super::event::{Event, LookupId, LookupKind, SavedContact};
+use super::flows::Priority;
 use super::node::{Node, Sent};
 use super::queries::Purpose;
 use crate::base::addr::{canonical, is_private};
@@ -204,8 +205,13 @@ impl Node {
             return;
         }
         if self.maintenance.checks.admit(now, CHECKS_RATE, CHECKS_BURST) {
-            self.ask(now, addr, id, Purpose::Check, &Method::Ping);
+            self.ask(now, Priority::Upkeep, addr, id, Purpose::Check, &Method::Ping);
         }
+    }
+
+    // Is a node that we know still there?
+    fn recheck(&mut self, now: Instant, id: NodeId, addr: SocketAddr) -> Sent {
+        self.ask(now, Priority::Upkeep, addr, Some(id), Purpose::Check, &Method::Ping)
     }
 
     /// `id` at `from` asked us something. If it would be of use it is pinged: a source address can
@@ -225,6 +231,8 @@ impl Node {
     fn check_queriers(&mut self, now: Instant) {
         for (id, addr) in std::mem::take(&mut self.maintenance.queriers) {
             if self.table.wants(now, id, &addr) {
+                // It opened the way itself.
+                self.flows.note(now, addr);
                 self.check(now, addr, Some(id));
             }
         }
@@ -308,7 +316,7 @@ impl Node {
         self.table.closest(self.id.key(), RECHECKED, |_| true, &mut near);
         for contact in near.drain(..) {
             if !self.queries.is_asking(&contact.addr) {
-                self.ask(now, contact.addr, Some(contact.id), Purpose::Check, &Method::Ping);
+                self.recheck(now, contact.id, contact.addr);
             }
         }
         self.near = near;
@@ -376,13 +384,13 @@ impl Node {
         let latest = self.table.contacts().max_by_key(|c| c.replied);
         let contacts: Vec<_> = any.into_iter().chain(latest).map(|c| (c.id, c.addr)).collect();
         for (id, addr) in contacts {
-            self.ask(now, addr, Some(id), Purpose::Check, &Method::Ping);
+            self.recheck(now, id, addr);
         }
         let router = self.rng.pick(&self.maintenance.routers).copied();
         let at = self.rng.below(self.maintenance.hints.len());
         let hint = self.maintenance.hints.get(at).map(|h| h.contact.addr);
         for addr in router.into_iter().chain(hint) {
-            self.ask(now, addr, None, Purpose::Check, &Method::Ping);
+            self.ask(now, Priority::Upkeep, addr, None, Purpose::Check, &Method::Ping);
         }
     }
 
@@ -390,7 +398,7 @@ impl Node {
         let routers = std::mem::take(&mut self.maintenance.routers);
         for addr in &routers {
             if !self.queries.is_asking(addr) {
-                self.ask(now, *addr, None, Purpose::Check, &Method::Ping);
+                self.ask(now, Priority::Upkeep, *addr, None, Purpose::Check, &Method::Ping);
             }
         }
         self.maintenance.routers = routers;
@@ -407,10 +415,12 @@ impl Node {
             .map(|(at, hint)| (at, hint.contact.id, hint.contact.addr))
             .collect();
         for (at, id, addr) in untried {
-            self.maintenance.hints[at].tried = true;
-            if !self.queries.is_asking(&addr) {
-                self.ask(now, addr, Some(id), Purpose::Check, &Method::Ping);
+            if !self.queries.is_asking(&addr)
+                && matches!(self.recheck(now, id, addr), Sent::NoBudget | Sent::Full)
+            {
+                return;
             }
+            self.maintenance.hints[at].tried = true;
         }
     }
 
@@ -418,7 +428,7 @@ impl Node {
         for _ in 0..PINGS_PER_TICK {
             let asking = |addr: &SocketAddr| self.queries.is_asking(addr);
             let Some((id, addr)) = self.table.overdue(now, asking) else { return };
-            if self.ask(now, addr, Some(id), Purpose::Check, &Method::Ping) != Sent::Yes {
+            if !matches!(self.recheck(now, id, addr), Sent::Yes { .. }) {
                 return;
             }
         }

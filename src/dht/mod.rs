@@ -4,6 +4,8 @@
 mod bucket;
 mod config;
 mod event;
+mod flows;
+mod line;
 mod lookup;
 mod lookups;
 mod maintenance;
@@ -20,14 +22,17 @@ mod tokens;
 mod trace;
 mod unreachable;
 mod vote;
+mod waiting;
 
 #[cfg(test)]
 mod tests;
 
 pub use config::{Config, PER_IP_RATE};
 pub use event::{
-    Event, LookupId, LookupKind, LookupReport, Output, PingId, SavedContact, Step, StepKind,
+    Event, LookupCost, LookupId, LookupKind, LookupReport, Output, PingId, SavedContact, Step,
+    StepKind,
 };
+pub use flows::{FLOWS_PER_SECOND, FlowBudget, FlowStats, Priority};
 pub use node::{LookupProgress, Node};
 pub use reachability::Reachability;
 pub use security::{is_valid_id, make_id};

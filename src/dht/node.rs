@@ -9,6 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::config::Config;
 use super::event::{Event, LookupId, Output, PingId, SavedContact};
+use super::flows::{FlowBudget, Flows, Passage, Priority};
+use super::line::Line;
 use super::lookup::Lookup;
 use super::maintenance::Maintenance;
 use super::queries::{Due, Pending, Purpose, Queries};
@@ -36,7 +38,8 @@ pub struct Node {
     pub(super) queries: Queries,
     pub(super) lookups: BTreeMap<LookupId, Lookup>,
     pub(super) lookup_ends: BTreeSet<(Instant, LookupId)>,
-    pub(super) hungry: bool,
+    pub(super) flows: Flows,
+    pub(super) line: Line,
     pub(super) next_name: u64,
     pub(super) server: Server,
     pub(super) vote: AddressVote,
@@ -61,14 +64,23 @@ pub struct LookupProgress {
     pub answered: usize,
     /// Peers found so far.
     pub peers: usize,
+    /// It has to wait before it may go on: others are first, or the budget of new flows is spent.
+    pub held: bool,
 }
 
 /// What became of a query that was to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sent {
-    Yes,
+    Yes {
+        bytes: usize,
+        opens_flow: bool,
+    },
     /// Too many are under way.
-    NotNow,
+    Full,
+    /// It would be one new flow too many.
+    NoBudget,
+    /// That address heard from us just before.
+    TooSoon(Instant),
     /// Nothing is ever sent there.
     Never,
 }
@@ -85,7 +97,8 @@ impl Node {
             queries: Queries::new(),
             lookups: BTreeMap::new(),
             lookup_ends: BTreeSet::new(),
-            hungry: false,
+            flows: Flows::new(config.flows_per_second),
+            line: Line::default(),
             next_name: 0,
             server: Server::new(now, id, &mut rng),
             vote: AddressVote::new(config.family),
@@ -136,7 +149,7 @@ impl Node {
                 None => self.stats.dropped.unmatched += 1,
             },
         }
-        self.feed_hungry(now);
+        self.feed_waiting(now);
     }
 
     /// The time that `poll_timeout` named has come.
@@ -147,7 +160,7 @@ impl Node {
         }
         self.end_expired_lookups(now);
         self.maintain(now);
-        self.feed_hungry(now);
+        self.feed_waiting(now);
     }
 
     /// The next thing for the host to do. Drained after every call.
@@ -171,14 +184,24 @@ impl Node {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let queries = self.queries.poll_timeout().unwrap_or(Instant::FAR_FUTURE);
         let lookups = self.lookup_ends.first().map_or(Instant::FAR_FUTURE, |(when, _)| *when);
-        Some(queries.min(lookups).min(self.maintenance.poll_timeout()))
+        let waiting = self.waiting_until().unwrap_or(Instant::FAR_FUTURE);
+        Some(queries.min(lookups).min(waiting).min(self.maintenance.poll_timeout()))
     }
 
     /// Asks whether a node is at `addr`; [`Event::PingDone`] tells.
     pub fn ping(&mut self, now: Instant, addr: SocketAddr) -> PingId {
         let ping = PingId(self.name());
         let addr = canonical(addr);
-        if self.ask(now, addr, None, Purpose::Ping(ping), &Method::Ping) != Sent::Yes {
+        let priority = Priority::Interactive;
+        let is_on_its_way =
+            match self.ask(now, priority, addr, None, Purpose::Ping(ping), &Method::Ping) {
+                Sent::Yes { .. } => true,
+                Sent::Never => false,
+                Sent::Full | Sent::NoBudget | Sent::TooSoon(_) => {
+                    self.line.wait_to_ping(ping, addr)
+                }
+            };
+        if !is_on_its_way {
             self.emit(Event::PingDone { ping, id: None, rtt: None });
         }
         ping
@@ -233,6 +256,21 @@ impl Node {
     /// The address at which other networks agree to see us.
     pub fn external_addr(&self) -> Option<IpAddr> {
         self.vote.winner().map(|addr| addr.ip())
+    }
+
+    /// What is left of the budget of new flows.
+    pub fn flow_budget(&self) -> FlowBudget {
+        self.flows.budget
+    }
+
+    /// Several nodes behind one router share one budget: the host tells each what is left of it.
+    pub fn set_flow_budget(&mut self, budget: FlowBudget) {
+        self.flows.budget = budget;
+    }
+
+    /// Endpoints that we wrote to in the last half minute: entries that a router holds for us.
+    pub fn open_flows(&self, now: Instant) -> usize {
+        self.flows.open_count(now)
     }
 
     /// Counters.
@@ -353,6 +391,7 @@ impl Node {
     pub(super) fn ask(
         &mut self,
         now: Instant,
+        priority: Priority,
         to: SocketAddr,
         expect: Option<NodeId>,
         purpose: Purpose,
@@ -364,8 +403,14 @@ impl Node {
         }
         if !self.queries.has_room(&to) {
             self.stats.dropped.queries_full += 1;
-            return Sent::NotNow;
+            return Sent::Full;
         }
+        let opens_flow = match self.flows.admit(now, &to, priority) {
+            Passage::Granted { is_new } => is_new,
+            Passage::NoBudget => return Sent::NoBudget,
+            Passage::TooSoon(until) => return Sent::TooSoon(until),
+        };
+        self.stats.flows.granted += u64::from(opens_flow);
         let rtt = self.table.rtt(&to).or_else(|| self.maintenance.hinted_rtt(&to));
         let tid = self.queries.begin(now, &mut self.rng, to, expect, purpose, rtt);
         let head = QueryHead { tid: &tid, id: self.id, read_only: self.is_read_only() };
@@ -374,7 +419,7 @@ impl Node {
         self.trace_asked(now, purpose, to, expect);
         let len = self.outbox.push_with(to, |out| krpc::encode_query(out, head, method));
         self.on_queued(len);
-        Sent::Yes
+        Sent::Yes { bytes: len.unwrap_or_default(), opens_flow }
     }
 
     /// A datagram was put into the outbox, or not if that is full. Nothing else is ever put there:

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::flows::FlowStats;
+
 /// What came, what went, and what was dropped for which reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Stats {
@@ -37,6 +39,8 @@ pub struct Stats {
     pub announces_refused: u64,
     /// Networks from which somebody asked us something unasked, while that was being counted.
     pub unsolicited: u64,
+    /// New flows, and queries that waited for them.
+    pub flows: FlowStats,
     /// Times that the local link looked dead.
     pub link_losses: u64,
 }
@@ -81,7 +85,7 @@ pub struct Dropped {
     pub error_limited: u64,
     /// A datagram of ours to where nothing is sent.
     pub bad_destination: u64,
-    /// A query of ours beyond the limit of those under way.
+    /// A query of ours beyond the limit of those under way: it waited.
     pub queries_full: u64,
     /// An output that the host did not drain in time.
     pub outputs_full: u64,

@@ -175,6 +175,7 @@ mod tests {
             nodes: Vec::new(),
             peers: 0,
             announced,
+            cost: crate::dht::LookupCost::default(),
             took: Duration::ZERO,
         }
     }

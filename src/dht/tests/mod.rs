@@ -2,6 +2,7 @@
 
 mod chaos;
 mod flood;
+mod flows;
 mod hostile;
 mod identity;
 mod life;

@@ -20,6 +20,9 @@ pub(super) struct Net {
     pub loss: f64,
     /// What stands in front of a host; nothing, unless it is named here.
     pub nats: BTreeMap<SocketAddr, Nat>,
+    /// Whose traffic is noted down, and what was: when, with whom, and whether it went out.
+    pub watched: Option<SocketAddr>,
+    pub traffic: Vec<(Instant, SocketAddr, bool)>,
     pub delay: (Duration, Duration),
     pub sent: usize,
     pub largest: usize,
@@ -58,6 +61,8 @@ impl Net {
             down: Vec::new(),
             loss: 0.0,
             nats: BTreeMap::new(),
+            watched: None,
+            traffic: Vec::new(),
             delay: (Duration::from_millis(10), Duration::from_millis(60)),
             sent: 0,
             largest: 0,
@@ -150,6 +155,9 @@ impl Net {
                     if self.nats.contains_key(&at) {
                         self.wrote.insert((at, to), self.now);
                     }
+                    if self.watched == Some(at) {
+                        self.traffic.push((self.now, to, true));
+                    }
                     self.largest = self.largest.max(datagram.len());
                     if self.rng.chance(self.loss) {
                         continue;
@@ -209,6 +217,9 @@ impl Net {
     fn deliver(&mut self, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
         if self.down.contains(&from) || self.down.contains(&to) || !self.lets_in(from, to) {
             return;
+        }
+        if self.watched == Some(to) {
+            self.traffic.push((self.now, from, false));
         }
         if self.nodes.contains_key(&to) {
             self.inject(from, to, &datagram);
