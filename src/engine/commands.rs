@@ -74,10 +74,10 @@ impl Engine {
         } else if self.lookups.len() >= DHT_COMMANDS_MAX {
             self.tell(command, NodeEvent::Refused(Refused::Busy));
         } else {
-            for slot in &mut self.nodes {
-                let lookup = start(&mut slot.node);
-                self.lookups.insert((slot.socket, lookup), Asker::Command(command));
-            }
+            let mut started = Vec::new();
+            self.each_node(|slot| started.push((slot.socket, start(&mut slot.node))));
+            let asker = Asker::Command(command);
+            self.lookups.extend(started.into_iter().map(|lookup| (lookup, asker)));
         }
         self.drain_nodes(now);
         command

@@ -81,9 +81,11 @@ impl Engine {
     fn on_torrent_event(&mut self, now: Instant, id: TorrentId, event: &swarm::Event) {
         match event {
             swarm::Event::DhtNode { addr } => {
-                for slot in self.nodes.iter_mut().filter(|s| s.family == Family::of(addr)) {
-                    slot.node.add_contact(now, *addr);
-                }
+                self.each_node(|slot| {
+                    if slot.family == Family::of(addr) {
+                        slot.node.add_contact(now, *addr);
+                    }
+                });
             }
             swarm::Event::MetadataReady { info } => {
                 // BEP 27, for a magnet: now that we know, no further lookup.
@@ -122,18 +124,21 @@ impl Engine {
             discovery.stop();
             return;
         }
-        let hash = slot.info_hash;
-        let started = self.nodes.iter_mut().map(|n| {
-            let lookup = match self.config.listen_port.filter(|_| slot.announces) {
+        let (hash, announces) = (slot.info_hash, slot.announces);
+        let port = self.config.listen_port.filter(|_| announces);
+        let mut started = Vec::new();
+        self.each_node(|n| {
+            let lookup = match port {
                 Some(port) if port == n.port => n.node.announce(now, hash, None),
                 Some(port) => n.node.announce(now, hash, Some(port)),
                 None => n.node.get_peers(now, hash),
             };
-            self.lookups.insert((n.socket, lookup), Asker::Torrent(id));
-            (n.socket, lookup)
+            started.push((n.socket, lookup));
         });
-        let started = started.collect();
-        discovery.on_started(now, started, slot.announces);
+        self.lookups.extend(started.iter().map(|lookup| (*lookup, Asker::Torrent(id))));
+        if let Some(d) = self.torrents.get_mut(&id).and_then(|s| s.discovery.as_mut()) {
+            d.on_started(now, started, announces);
+        }
         self.drain_nodes(now);
     }
 
@@ -144,6 +149,7 @@ impl Engine {
     }
 
     pub(super) fn drain_node(&mut self, now: Instant, at: usize) {
+        self.share_flows();
         let socket = self.nodes[at].socket;
         // Datagrams stay where they are until the host takes them.
         while let Some(event) = self.nodes[at].node.poll_event() {
@@ -271,7 +277,7 @@ impl Engine {
             self.lookups.iter().filter(|(_, a)| **a == asker).map(|(l, _)| *l).collect();
         for (socket, lookup) in siblings {
             let Some(slot) = self.nodes.iter_mut().find(|s| s.socket == socket) else { continue };
-            if slot.node.lookup_progress(lookup).is_some_and(|p| p.asked == 0) {
+            if slot.node.lookup_progress(lookup).is_some_and(|p| p.asked == 0 && !p.held) {
                 slot.node.cancel(lookup);
                 self.lookups.remove(&(socket, lookup));
                 if let Asker::Torrent(id) = asker {

@@ -122,11 +122,11 @@ impl Engine {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        for slot in &mut self.nodes {
+        self.each_node(|slot| {
             if slot.node.poll_timeout().is_some_and(|at| at <= now) {
                 slot.node.handle_timeout(now);
             }
-        }
+        });
         self.drain_nodes(now);
         for conn in self.connections.expire(now) {
             self.close(conn, CloseReason::HandshakeTimeout);
@@ -156,22 +156,43 @@ impl Engine {
 
     /// Addresses of bootstrap nodes.
     pub fn bootstrap(&mut self, now: Instant, routers: &[SocketAddr]) {
-        for slot in &mut self.nodes {
+        self.each_node(|slot| {
             let own: Vec<SocketAddr> =
                 routers.iter().filter(|r| Family::of(r) == slot.family).copied().collect();
             if !own.is_empty() {
                 slot.node.bootstrap(now, &own);
             }
-        }
+        });
         self.drain_nodes(now);
     }
 
     /// A node worth asking, heard of outside the DHT.
     pub fn add_contact(&mut self, now: Instant, addr: SocketAddr) {
-        for slot in self.nodes.iter_mut().filter(|s| s.family == Family::of(&addr)) {
-            slot.node.add_contact(now, addr);
-        }
+        self.each_node(|slot| {
+            if slot.family == Family::of(&addr) {
+                slot.node.add_contact(now, addr);
+            }
+        });
         self.drain_nodes(now);
+    }
+
+    /// Does something with each node. All of them sit behind one router: what one has spent of the
+    /// budget of new flows is spent for the next.
+    pub(super) fn each_node(&mut self, mut act: impl FnMut(&mut NodeSlot)) {
+        for at in 0..self.nodes.len() {
+            act(&mut self.nodes[at]);
+            self.share_flows();
+        }
+    }
+
+    // The node that was called last has the least left.
+    pub(super) fn share_flows(&mut self) {
+        let Some(left) = self.nodes.iter().map(|slot| slot.node.flow_budget()).max() else {
+            return;
+        };
+        for slot in &mut self.nodes {
+            slot.node.set_flow_budget(left);
+        }
     }
 
     /// The DHT nodes, for status and saving.

@@ -282,3 +282,42 @@ fn cancelled_command_is_never_heard_of_again() {
     }
     assert_eq!(told, [(commands[1], true)]);
 }
+
+#[test]
+fn nodes_of_all_families_share_one_budget_of_new_flows() {
+    let node = |socket, family, own: &str| NodeConfig {
+        socket: SocketId(socket),
+        port: 1,
+        dht: dht::Config::new(family),
+        id: None,
+        contacts: Vec::new(),
+        own_addrs: vec![own.parse().unwrap()],
+    };
+    let nodes = vec![node(0, Family::V4, "20.0.0.1:1"), node(1, Family::V6, "[2001:db8::1]:1")];
+    let mut e =
+        Engine::new(Config { nodes, ..Config::new(PeerId::new([7; 20])) }, [1; 32], Instant::ZERO);
+    let mut now = Instant::ZERO + Duration::from_secs(1);
+    for n in 0..400u16 {
+        let [high, low] = n.to_be_bytes();
+        e.ping(now, SocketAddr::from(([30, high, low, 1], 1)));
+        e.ping(now, SocketAddr::from(([0x2001, 0xdb9, n, 0, 0, 0, 0, 1], 1)));
+    }
+    let sent = |e: &mut Engine| {
+        let to_family =
+            |v4| move |o: &&Output| matches!(o, Output::Transmit { to, .. } if to.is_ipv4() == v4);
+        let all = outputs(e);
+        [true, false].map(|v4| all.iter().filter(to_family(v4)).count())
+    };
+    let at_once = sent(&mut e);
+    assert_eq!(at_once.iter().sum::<usize>(), 150, "{at_once:?}");
+    let end = now + Duration::from_secs(10);
+    let mut later = [0, 0];
+    while now < end {
+        now = e.poll_timeout().unwrap().max(now);
+        e.handle_timeout(now);
+        let new = sent(&mut e);
+        later = [later[0] + new[0], later[1] + new[1]];
+    }
+    assert!((450..=502).contains(&later.iter().sum::<usize>()), "{later:?}");
+    assert!(later.iter().all(|n| *n > 100), "both have their turns: {later:?}");
+}
