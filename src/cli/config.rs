@@ -22,7 +22,7 @@ pub enum SeedGoal {
     Forever,
 }
 
-/// Queries a second that one address may ask; `None` for no limit.
+/// So many a second; `None` for no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit(pub Option<u32>);
 
@@ -39,6 +39,8 @@ pub struct Network {
     pub dht: bool,
     /// Have nothing to do with nodes whose id does not follow from their address?
     pub enforce_node_ids: bool,
+    /// New flows a second that DHT queries may open; `None` for any number.
+    pub flows_per_second: Option<u32>,
     /// Where state is kept, if anywhere.
     pub state_dir: Option<PathBuf>,
     /// The user's own time limit.
@@ -66,6 +68,7 @@ impl Network {
             peers,
             dht: !args.no_dht,
             enforce_node_ids: args.enforce_node_ids,
+            flows_per_second: args.flows_per_second.0,
             state_dir: state_dir(args.state_dir.as_deref())?,
             timeout: args.timeout,
         })

@@ -105,6 +105,7 @@ fn to_json(status: &SessionStatus) -> Value {
                 "external": node.external.map(|ip| ip.to_string()),
                 "reachable": node.reachability,
                 "read_only": node.read_only,
+                "open_flows": node.open_flows,
                 "stats": node.stats,
             })
         })

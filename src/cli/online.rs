@@ -53,6 +53,7 @@ pub async fn start(network: &Network, role: Role) -> Result<Session, Failure> {
         listen: network.listen.clone(),
         dht: network.dht,
         enforce_node_ids: network.enforce_node_ids,
+        flows_per_second: network.flows_per_second,
         bootstrap: network.bootstrap.clone(),
         state_dir: network.state_dir.clone(),
         read_only: role == Role::Visitor,

@@ -123,6 +123,8 @@ pub struct NodeStatus {
     pub reachability: dht::Reachability,
     /// It asks and answers nobody (BEP 43).
     pub read_only: bool,
+    /// Endpoints that we wrote to within half a minute: entries that a router holds for us.
+    pub open_flows: usize,
     /// Its counters.
     pub stats: dht::Stats,
 }

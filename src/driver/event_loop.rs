@@ -416,6 +416,7 @@ impl EventLoop {
     }
 
     fn session_status(&self) -> SessionStatus {
+        let now = self.clock.now();
         let nodes =
             self.engine.nodes().zip(&self.local_addrs).map(|((_, node), addr)| NodeStatus {
                 family: Family::of(addr),
@@ -428,10 +429,11 @@ impl EventLoop {
                 external: node.external_addr(),
                 reachability: node.reachability(),
                 read_only: node.is_read_only(),
+                open_flows: node.open_flows(now),
                 stats: *node.stats(),
             });
         SessionStatus {
-            uptime: self.clock.now().since(Instant::ZERO),
+            uptime: now.since(Instant::ZERO),
             nodes: nodes.collect(),
             torrents: self.torrents.len(),
             connections: self.handles.len(),

@@ -35,6 +35,9 @@ pub struct SessionConfig {
     pub per_ip_rate: Option<u32>,
     /// Have nothing to do with public nodes whose id breaks BEP 42.
     pub enforce_node_ids: bool,
+    /// New flows a second that DHT queries may open, over all addresses; `None` for any number. A home
+    /// router holds an entry for each.
+    pub flows_per_second: Option<u32>,
     /// Take incoming connections, and announce ourselves.
     pub accept: bool,
     /// Connections of all torrents.
@@ -51,6 +54,7 @@ impl Default for SessionConfig {
             state_dir: None,
             per_ip_rate: Some(dht::PER_IP_RATE),
             enforce_node_ids: false,
+            flows_per_second: Some(dht::FLOWS_PER_SECOND),
             accept: true,
             connections_max: 500,
         }
@@ -239,6 +243,7 @@ pub(super) fn node_config(
     dht.read_only = config.read_only;
     dht.per_ip_rate = config.per_ip_rate;
     dht.enforce_node_ids = config.enforce_node_ids;
+    dht.flows_per_second = config.flows_per_second;
     let mut own_addrs = vec![addr];
     if addr.ip().is_unspecified() {
         own_addrs.extend(outward_ip(addr).map(|ip| SocketAddr::new(ip, addr.port())));

@@ -46,6 +46,9 @@ pub struct NetworkArgs {
     /// Have nothing to do with public DHT nodes whose id does not follow from their address (BEP 42)
     #[arg(long, global = true, env = "TRACKLESS_ENFORCE_NODE_IDS", value_parser = FalseyValueParser::new())]
     pub enforce_node_ids: bool,
+    /// New endpoints a second that DHT queries may go to: routers keep an entry for each
+    #[arg(long, global = true, value_name = "N|off", env = "TRACKLESS_FLOWS_PER_SECOND", default_value = "50", value_parser = parse::rate_limit)]
+    pub flows_per_second: RateLimit,
     /// Where DHT contacts and resume data are kept
     #[arg(long, global = true, value_name = "DIR", env = "TRACKLESS_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
