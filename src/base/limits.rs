@@ -40,7 +40,8 @@ pub const DATAGRAM_ITEM_MAX: usize = 1_452;
 const _: () =
     assert!(PIECES_MAX / 8 + 16 <= PEER_MESSAGE_MAX, "the largest bitfield is one message");
 const _: () = assert!(BLOCK_LEN as usize + 13 <= PEER_MESSAGE_MAX, "a block is one message");
-const _: () = assert!(DATAGRAM_SEND_MAX <= DATAGRAM_READ_MAX, "we can read what we send");
+const _: () = assert!(DATAGRAM_ITEM_MAX <= DATAGRAM_READ_MAX, "we can read what we send");
+const _: () = assert!(DATAGRAM_SEND_MAX <= DATAGRAM_ITEM_MAX, "an item needs more room, not less");
 const _: () =
     assert!(MESSAGE_TOKENS_MAX < TORRENT_TOKENS_MAX, "a torrent holds more than a message");
 

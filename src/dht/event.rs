@@ -24,7 +24,7 @@ pub enum Output {
     Transmit {
         /// Where to.
         to: SocketAddr,
-        /// At most `DATAGRAM_SEND_MAX` bytes.
+        /// At most `DATAGRAM_ITEM_MAX` bytes.
         datagram: Vec<u8>,
     },
     /// Something the host may want to know.

@@ -32,7 +32,7 @@ impl Node {
     /// port from which our datagrams come.
     pub fn announce(&mut self, now: Instant, info_hash: InfoHash, port: Option<u16>) -> LookupId {
         let port = port.filter(|port| *port != 0);
-        self.store_own(now, info_hash, port.unwrap_or_else(|| self.own_port()));
+        self.store_own(now, info_hash, port.unwrap_or_else(|| self.own_port()), false);
         self.start_lookup(now, LookupKind::Announce(info_hash), info_hash.key(), port, false)
     }
 

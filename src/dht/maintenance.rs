@@ -362,6 +362,7 @@ impl Node {
         self.call_for_help(now);
         self.judge_reachability(now);
         self.server.peers.sweep(now);
+        self.server.items.sweep(now);
         self.maintenance.tick = self.next_tick(now);
     }
 

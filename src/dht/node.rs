@@ -24,7 +24,7 @@ use super::unreachable::Unreachable;
 use super::vote::AddressVote;
 use crate::base::addr::{Family, canonical, is_sendable};
 use crate::base::datagrams::DatagramQueue;
-use crate::base::limits::{DATAGRAM_READ_MAX, DATAGRAM_SEND_MAX};
+use crate::base::limits::{DATAGRAM_ITEM_MAX, DATAGRAM_READ_MAX};
 use crate::base::{Instant, NodeId, Rng, Seed};
 use crate::wire::krpc::{self, Body, ErrorReply, Message, Method, QueryHead, Reply};
 
@@ -118,6 +118,18 @@ impl Node {
 
     /// A datagram came from `from`. Whatever is in it, the node carries on.
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        self.handle_datagram_beside(now, from, datagram, None);
+    }
+
+    /// The same, with a node of the other family that runs beside this one: its contacts are told to
+    /// whoever wants both (BEP 32).
+    pub fn handle_datagram_beside(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+        beside: Option<&Node>,
+    ) {
         self.stats.received += 1;
         self.stats.received_bytes += datagram.len() as u64;
         let from = canonical(from);
@@ -137,9 +149,9 @@ impl Node {
             Body::Query(query) => {
                 self.on_inbound(now);
                 self.note_querier(now, from.ip());
-                self.on_query(now, from, &message, Ok(query));
+                self.on_query(now, from, &message, Ok(query), beside);
             }
-            Body::BadQuery(fault) => self.on_query(now, from, &message, Err(*fault)),
+            Body::BadQuery(fault) => self.on_query(now, from, &message, Err(*fault), beside),
             Body::Reply(reply) => match self.queries.take(message.tid, &from) {
                 Some(pending) => self.on_reply(now, pending, &message, reply),
                 None => self.stats.dropped.unmatched += 1,
@@ -240,6 +252,11 @@ impl Node {
     /// Torrents and peers that others stored here.
     pub fn stored(&self) -> (usize, usize) {
         self.server.peers.len()
+    }
+
+    /// Items that others stored here (BEP 44).
+    pub fn stored_items(&self) -> usize {
+        self.server.items.len()
     }
 
     /// What to remember across a restart; see [`Node::restore`].
@@ -383,6 +400,7 @@ impl Node {
         self.id = security::make_id(ip, &mut self.rng);
         self.table.set_own(now, self.id);
         self.server.peers.set_own(self.id);
+        self.server.items.set_own(self.id);
         self.maintenance.on_id_changed(now);
         self.emit(Event::IdChanged(self.id));
     }
@@ -429,7 +447,7 @@ impl Node {
             self.stats.dropped.outputs_full += 1;
             return;
         };
-        assert!(len <= DATAGRAM_SEND_MAX, "every encoder keeps to its limit");
+        assert!(len <= DATAGRAM_ITEM_MAX, "every encoder keeps to its limit");
         self.stats.sent += 1;
         self.stats.sent_bytes += len as u64;
     }

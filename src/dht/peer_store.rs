@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::base::addr::{is_private, network, wide_network};
 use crate::base::{Distance, InfoHash, Instant, Key, NodeId, Rng};
+use crate::wire::bloom::Filter;
 
 /// The peers of many torrents.
 #[derive(Debug)]
@@ -23,9 +24,13 @@ pub struct PeerStore {
     swept: Option<Distance>,
 }
 
+/// A peer that announced itself.
 #[derive(Debug, Clone, Copy)]
-struct Peer {
-    addr: SocketAddr,
+pub struct Peer {
+    /// Where it is reached.
+    pub addr: SocketAddr,
+    /// It has the whole torrent (BEP 33).
+    pub seed: bool,
     seen: Instant,
 }
 
@@ -64,19 +69,18 @@ impl PeerStore {
     pub fn set_own(&mut self, own: NodeId) {
         let old = std::mem::replace(&mut self.own, own.key());
         let swarms = std::mem::take(&mut self.swarms);
-        // XOR undoes itself: the distance from the old id leads back to the torrent.
-        let torrent = |d: Distance| Key::new(*old.distance(Key::new(*d.as_bytes())).as_bytes());
-        let moved = |d: Distance| self.own.distance(torrent(d));
+        let moved = |d: Distance| self.own.distance(as_key(old.distance(as_key(d))));
         self.swarms = swarms.into_iter().map(|(d, peers)| (moved(d), peers)).collect();
         self.swept = None;
     }
 
-    /// `addr` says that it is a peer of `info_hash`.
+    /// `addr` says that it is a peer of `info_hash`, and whether it is a seed.
     pub fn announce(
         &mut self,
         now: Instant,
         info_hash: InfoHash,
         addr: SocketAddr,
+        seed: bool,
     ) -> Result<(), StoreError> {
         let distance = self.own.distance(info_hash.key());
         self.expire(now, distance);
@@ -85,7 +89,7 @@ impl PeerStore {
             .get_mut(&distance)
             .and_then(|swarm| swarm.iter_mut().find(|p| p.addr == addr))
         {
-            peer.seen = now;
+            (peer.seen, peer.seed) = (now, seed);
             return Ok(());
         }
         let shares = Shares::of(addr.ip());
@@ -109,7 +113,7 @@ impl PeerStore {
             }
             self.drop_swarm(farthest);
         }
-        self.swarms.entry(distance).or_default().push(Peer { addr, seen: now });
+        self.swarms.entry(distance).or_default().push(Peer { addr, seed, seen: now });
         *self.by_ip.entry(addr.ip()).or_default() += 1;
         self.peers += 1;
         Ok(())
@@ -122,7 +126,7 @@ impl PeerStore {
         rng: &mut Rng,
         info_hash: InfoHash,
         count: usize,
-        usable: impl Fn(&SocketAddr) -> bool,
+        usable: impl Fn(&Peer) -> bool,
         out: &mut Vec<SocketAddr>,
     ) {
         out.clear();
@@ -136,10 +140,45 @@ impl PeerStore {
             }
             let other = at + rng.below(swarm.len() - at);
             swarm.swap(at, other);
-            if usable(&swarm[at].addr) {
+            if usable(&swarm[at]) {
                 out.push(swarm[at].addr);
             }
         }
+    }
+
+    /// Who of the peers of `info_hash` that `usable` allows is a seed, and who is none (BEP 33);
+    /// `None` if there are no peers at all.
+    pub fn filters(
+        &mut self,
+        now: Instant,
+        info_hash: InfoHash,
+        usable: impl Fn(&Peer) -> bool,
+    ) -> Option<(Filter, Filter)> {
+        let distance = self.own.distance(info_hash.key());
+        self.expire(now, distance);
+        let (mut seeds, mut others) = (Filter::new(), Filter::new());
+        for peer in self.swarms.get(&distance)?.iter().filter(|peer| usable(peer)) {
+            if peer.seed {
+                seeds.insert(peer.addr.ip());
+            } else {
+                others.insert(peer.addr.ip());
+            }
+        }
+        Some((seeds, others))
+    }
+
+    /// At most `count` of the torrents, each as likely as any other (BEP 51).
+    pub fn sample_hashes(&self, rng: &mut Rng, count: usize) -> Vec<InfoHash> {
+        let mut chosen = Vec::with_capacity(count.min(self.swarms.len()));
+        for (seen, distance) in self.swarms.keys().enumerate() {
+            let torrent = InfoHash::new(*self.own.distance(as_key(*distance)).as_bytes());
+            if chosen.len() < count {
+                chosen.push(torrent);
+            } else if let Some(place) = chosen.get_mut(rng.below(seen + 1)) {
+                *place = torrent;
+            }
+        }
+        chosen
     }
 
     /// Expires the peers of the next few torrents. Called regularly, it comes round.
@@ -207,6 +246,11 @@ impl PeerStore {
             self.peers -= 1;
         }
     }
+}
+
+// XOR undoes itself: the distance from an id, seen as a key, leads back to the torrent.
+fn as_key(distance: Distance) -> Key {
+    Key::new(*distance.as_bytes())
 }
 
 fn release(by_ip: &mut BTreeMap<IpAddr, u32>, ip: IpAddr) {
@@ -281,9 +325,9 @@ mod tests {
     #[test]
     fn peers_expire_after_45_minutes_unless_announced_again() {
         let mut store = store();
-        store.announce(at(0), hash(1), peer(1)).unwrap();
-        store.announce(at(0), hash(1), peer(2)).unwrap();
-        store.announce(at(1500), hash(1), peer(2)).unwrap();
+        store.announce(at(0), hash(1), peer(1), false).unwrap();
+        store.announce(at(0), hash(1), peer(2), false).unwrap();
+        store.announce(at(1500), hash(1), peer(2), false).unwrap();
         assert_eq!(sample(&mut store, at(2699), 1, 10).len(), 2);
         assert_eq!(sample(&mut store, at(2700), 1, 10), [peer(2)]);
         store.sweep(at(9000));
@@ -293,7 +337,7 @@ mod tests {
     #[test]
     fn sample_is_random_bounded_and_distinct() {
         let mut store = store();
-        (0..100).for_each(|n| store.announce(at(0), hash(1), peer(n)).unwrap());
+        (0..100).for_each(|n| store.announce(at(0), hash(1), peer(n), false).unwrap());
         let mut first = sample(&mut store, at(0), 1, 20);
         let second = sample(&mut store, at(0), 1, 20);
         assert_ne!(first, second);
@@ -308,12 +352,13 @@ mod tests {
     fn one_address_with_ten_thousand_ports_gets_three_places() {
         let mut store = store();
         for port in 1..=10_000 {
-            let result = store.announce(at(0), hash(1), SocketAddr::from(([9, 9, 9, 9], port)));
+            let result =
+                store.announce(at(0), hash(1), SocketAddr::from(([9, 9, 9, 9], port)), false);
             assert_eq!(result.is_ok(), port <= 3);
         }
         assert_eq!(store.len(), (1, 3));
         for host in 0..100 {
-            let _ = store.announce(at(0), hash(1), SocketAddr::from(([9, 9, 9, host], 1)));
+            let _ = store.announce(at(0), hash(1), SocketAddr::from(([9, 9, 9, host], 1)), false);
         }
         assert_eq!(store.len(), (1, 16));
     }
@@ -322,24 +367,24 @@ mod tests {
     fn one_address_cannot_fill_the_store_with_hashes() {
         let mut store = store();
         for n in 0..10_000 {
-            let _ = store.announce(at(0), hash(n), "9.9.9.9:1".parse().unwrap());
+            let _ = store.announce(at(0), hash(n), "9.9.9.9:1".parse().unwrap(), false);
         }
         assert_eq!(store.len(), (500, 500));
         assert_eq!(
-            store.announce(at(0), hash(99_999), "9.9.9.9:1".parse().unwrap()),
+            store.announce(at(0), hash(99_999), "9.9.9.9:1".parse().unwrap(), false),
             Err(StoreError::AddressShare)
         );
-        store.announce(at(0), hash(99_999), peer(1)).unwrap();
+        store.announce(at(0), hash(99_999), peer(1), false).unwrap();
     }
 
     #[test]
     fn full_store_keeps_the_closest_torrents() {
         let mut store = store();
         for n in (1..=5_000).rev() {
-            let _ = store.announce(at(0), hash(n), peer(n));
+            let _ = store.announce(at(0), hash(n), peer(n), false);
         }
         assert_eq!(store.len(), (HASHES_STORED_MAX, HASHES_STORED_MAX));
-        assert_eq!(store.announce(at(0), hash(9_000), peer(9_000)), Err(StoreError::Full));
+        assert_eq!(store.announce(at(0), hash(9_000), peer(9_000), false), Err(StoreError::Full));
         assert_eq!(sample(&mut store, at(0), 1, 1).len(), 1);
         assert!(sample(&mut store, at(0), 4_000, 1).is_empty());
         assert_eq!(store.by_ip.len(), HASHES_STORED_MAX);
@@ -349,12 +394,12 @@ mod tests {
     fn flood_from_one_network_does_not_displace_the_others() {
         let mut store = store();
         for n in 0..200 {
-            store.announce(at(0), hash(1), peer(n)).unwrap();
+            store.announce(at(0), hash(1), peer(n), false).unwrap();
         }
         // One /16: 256 networks of /24 with 16 places each.
         for n in 0..4_000usize {
             let [.., c, d] = u32::try_from(n * 4).unwrap().to_be_bytes();
-            let _ = store.announce(at(1), hash(1), SocketAddr::from(([200, 1, c, d], 1)));
+            let _ = store.announce(at(1), hash(1), SocketAddr::from(([200, 1, c, d], 1)), false);
         }
         assert_eq!(store.len(), (1, PEERS_PER_HASH_MAX));
         let all = sample(&mut store, at(2), 1, PEERS_PER_HASH_MAX);
@@ -365,8 +410,45 @@ mod tests {
     #[test]
     fn new_id_moves_every_torrent() {
         let mut store = store();
-        (0..50).for_each(|n| store.announce(at(0), hash(n), peer(n)).unwrap());
+        (0..50).for_each(|n| store.announce(at(0), hash(n), peer(n), false).unwrap());
         store.set_own(NodeId::new([0xa5; 20]));
         (0..50).for_each(|n| assert_eq!(sample(&mut store, at(1), n, 5), [peer(n)]));
+    }
+
+    #[test]
+    fn seeds_are_told_from_peers_until_they_announce_otherwise() {
+        let mut store = store();
+        (0..6).for_each(|n| store.announce(at(0), hash(1), peer(n), n < 2).unwrap());
+        store.announce(at(1), hash(1), peer(5), true).unwrap();
+        let (seeds, others) = store.filters(at(1), hash(1), |_| true).unwrap();
+        let who = |filter: &Filter| (0..6).filter(|n| filter.contains(peer(*n).ip())).collect();
+        let (seeds, others): (Vec<_>, Vec<_>) = (who(&seeds), who(&others));
+        assert_eq!((seeds, others), (vec![0, 1, 5], vec![2, 3, 4]));
+        let mut out = Vec::new();
+        let mut rng = Rng::from_seed([1; 32]);
+        store.sample(at(1), &mut rng, hash(1), 10, |peer| !peer.seed, &mut out);
+        out.sort();
+        assert_eq!(out, [peer(2), peer(3), peer(4)]);
+        assert_eq!(store.filters(at(1), hash(2), |_| true), None);
+        assert_eq!(store.filters(at(2701), hash(1), |_| true), None);
+    }
+
+    #[test]
+    fn sample_of_the_torrents_is_distinct_bounded_and_of_all() {
+        let mut store = store();
+        let mut rng = Rng::from_seed([2; 32]);
+        assert!(store.sample_hashes(&mut rng, 20).is_empty());
+        (0..100).for_each(|n| store.announce(at(0), hash(n), peer(n), false).unwrap());
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..60 {
+            let mut sample = store.sample_hashes(&mut rng, 20);
+            sample.sort();
+            sample.dedup();
+            assert_eq!(sample.len(), 20);
+            seen.extend(sample);
+        }
+        assert_eq!(seen.len(), 100);
+        assert!((0..100).all(|n| seen.contains(&hash(n))));
+        assert_eq!(store.sample_hashes(&mut rng, 1_000).len(), 100);
     }
 }

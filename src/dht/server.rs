@@ -1,33 +1,45 @@
-//! Answers other nodes' queries (BEP 5, 32, 42, 43): one datagram out for one in, of bounded size.
+//! Answers other nodes' queries (BEP 5, 32, 33, 42, 43, 44, 51): one datagram out for one in, of bounded size.
 //!
 //! Nothing is sent for junk, nor for an error or an answer; an address that asks too often is not
 //! heard, and errors have a budget of their own. A querier gets no place in the table for asking: it
 //! is pinged, and has to answer.
 
+mod stores;
+
 use std::net::{IpAddr, SocketAddr};
 
 use super::bucket::K;
+use super::item_store::ItemStore;
 use super::node::Node;
 use super::peer_store::PeerStore;
+use super::sampling::Sampling;
 use super::stats::Stats;
-use super::table::Near;
-use super::tokens::Tokens;
+use super::table::{Near, Table};
+use super::tokens::{TOKEN_LEN, Tokens};
 use crate::base::addr::{Family, is_private, network};
 use crate::base::bounded::{LimitedMap, TokenBucket};
 use crate::base::limits::DATAGRAM_SEND_MAX;
-use crate::base::{InfoHash, Instant, Key, NodeId, Rng};
-use crate::wire::krpc::{self, Answer, ErrorCode, Extra, Fault, Message, Method, Query};
+use crate::base::{Instant, Key, NodeId, Rng};
+use crate::wire::bloom::Filter;
+use crate::wire::item::Item;
+use crate::wire::krpc::{
+    self, Answer, ErrorCode, Extra, Fault, Message, Method, Query, Signed, Want,
+};
 
 /// The answering half of a node.
 #[derive(Debug)]
 pub(super) struct Server {
     pub tokens: Tokens,
     pub peers: PeerStore,
+    pub items: ItemStore,
+    sampling: Sampling,
+    verifications: TokenBucket,
     limiter: LimitedMap<IpAddr, TokenBucket>,
     errors: TokenBucket,
     // Reused from answer to answer.
     near: Vec<Near>,
     nodes: Vec<(NodeId, SocketAddr)>,
+    nodes6: Vec<(NodeId, SocketAddr)>,
     values: Vec<SocketAddr>,
 }
 
@@ -36,10 +48,14 @@ impl Server {
         Self {
             tokens: Tokens::new(now, rng),
             peers: PeerStore::new(own),
+            items: ItemStore::new(own),
+            sampling: Sampling::new(now),
+            verifications: TokenBucket::full(VERIFICATIONS_BURST, now),
             limiter: LimitedMap::new(RATES_TRACKED_MAX),
             errors: TokenBucket::full(ERRORS_BURST, now),
             near: Vec::new(),
             nodes: Vec::new(),
+            nodes6: Vec::new(),
             values: Vec::new(),
         }
     }
@@ -71,6 +87,7 @@ impl Node {
         from: SocketAddr,
         message: &Message<'_>,
         query: Result<&Query<'_>, Fault>,
+        beside: Option<&Node>,
     ) {
         if let Ok(query) = query {
             Stats::count(&mut self.stats.queries_in, &query.method);
@@ -84,7 +101,7 @@ impl Node {
             return;
         }
         let result = match query {
-            Ok(query) => self.answer(now, from, message.tid, query),
+            Ok(query) => self.answer(now, from, message.tid, query, beside),
             Err(fault) => Err(Refusal { code: fault.code(), text: fault_text(fault) }),
         };
         match (result, query) {
@@ -115,108 +132,168 @@ impl Node {
         from: SocketAddr,
         tid: &[u8],
         query: &Query<'_>,
+        beside: Option<&Node>,
     ) -> Result<(), Refusal> {
-        let mut token = None;
-        self.server.values.clear();
-        let wants_nodes = query.want.is_none_or(|want| want.has(self.config.family));
-        let target = match query.method {
-            Method::Ping => None,
-            Method::FindNode { target } => Some(target),
-            Method::GetPeers { info_hash, .. } => {
-                token = Some(self.server.tokens.make(now, &mut self.rng, from.ip(), info_hash));
-                self.sample_peers(now, from, info_hash);
-                Some(info_hash.key())
-            }
-            Method::AnnouncePeer { info_hash, port, implied_port, token, .. } => {
-                let port = if implied_port { from.port() } else { port };
-                self.store(now, SocketAddr::new(from.ip(), port), info_hash, token)?;
-                None
-            }
-            Method::Get { target, .. } | Method::SampleInfohashes { target } => Some(target),
-            // Contacts would look like success to somebody who wants something stored.
-            Method::Unknown { target: Some(target), writes: false, .. } => Some(target),
-            Method::Put(_) | Method::Unknown { .. } => return Err(METHOD_UNKNOWN),
-        };
-        let with_nodes = target.filter(|_| wants_nodes);
-        if let Some(target) = with_nodes {
-            self.collect_contacts(target, from);
+        let Subject { target, token, brings } = self.carry_out(now, from, query)?;
+        let mut want = query.want.unwrap_or(Want::only(self.config.family));
+        if matches!(brings, Brings::Filters(_)) {
+            // BEP 33: they take half of the room, and only the contacts that are due come along.
+            want = Want::only(self.config.family);
         }
-        let nodes = with_nodes.map(|_| &self.server.nodes[..]);
-        let (nodes, nodes6, len_max) = match self.config.family {
-            Family::V4 => (nodes, None, DATAGRAM_SEND_MAX),
-            Family::V6 => (None, nodes, ANSWER_V6_MAX),
+        if let Some(target) = target {
+            self.collect_contacts(target, from, want, beside);
+        }
+        let has = |family| target.is_some() && want.has(family);
+        let len_max = match self.config.family {
+            Family::V4 => DATAGRAM_SEND_MAX,
+            Family::V6 => ANSWER_V6_MAX,
+        };
+        let Server { peers, items, sampling, nodes, nodes6, values, .. } = &mut self.server;
+        let extra = match &brings {
+            Brings::Nothing => Extra::None,
+            Brings::Filters(filters) => {
+                Extra::Scrape { seeds: filters.0.as_bytes(), peers: filters.1.as_bytes() }
+            }
+            Brings::Item { target, newer_than } => {
+                items.get(now, *target).map_or(Extra::None, |item| item_extra(item, *newer_than))
+            }
+            Brings::Sample => {
+                let sample = sampling.take(now, &mut self.rng, &from, peers);
+                Extra::Samples {
+                    interval: i64::try_from(sample.interval.as_secs()).unwrap_or(i64::MAX),
+                    total: i64::try_from(sample.total).unwrap_or(i64::MAX),
+                    samples: sample.hashes,
+                }
+            }
         };
         let answer = Answer {
             tid,
             to: from,
             id: self.id,
-            nodes,
-            nodes6,
+            nodes: has(Family::V4).then_some(&nodes[..]),
+            nodes6: has(Family::V6).then_some(&nodes6[..]),
             token: token.as_ref().map(|t| &t[..]),
-            values: &self.server.values,
-            extra: Extra::None,
+            values,
+            extra,
         };
         let len = self.outbox.push_with(from, |out| krpc::encode_answer(out, &answer, len_max));
         self.on_queued(len);
         Ok(())
     }
 
-    // Contacts of a private network mean nothing to somebody outside.
-    fn collect_contacts(&mut self, target: Key, asker: SocketAddr) {
-        let inside = is_private(asker.ip());
-        let usable = |c: &super::bucket::Contact| {
-            c.failures == 0 && c.addr != asker && (inside || !is_private(c.addr.ip()))
-        };
-        self.table.closest(target, K, usable, &mut self.server.near);
-        self.server.nodes.clear();
-        self.server.nodes.extend(self.server.near.iter().map(|near| (near.id, near.addr)));
-    }
-
-    fn sample_peers(&mut self, now: Instant, asker: SocketAddr, info_hash: InfoHash) {
-        let inside = is_private(asker.ip());
-        let usable = |peer: &SocketAddr| inside || !is_private(peer.ip());
-        let Server { peers, values, .. } = &mut self.server;
-        peers.sample(now, &mut self.rng, info_hash, PEERS_PER_ANSWER_MAX, usable, values);
-    }
-
-    /// Peers of `info_hash` that others announced to us.
-    pub(super) fn stored_peers(&mut self, now: Instant, info_hash: InfoHash) -> Vec<SocketAddr> {
-        let mut peers = Vec::new();
-        let count = PEERS_PER_ANSWER_MAX;
-        self.server.peers.sample(now, &mut self.rng, info_hash, count, |_| true, &mut peers);
-        peers
-    }
-
-    /// We announce ourselves, so whoever asks us is told as well.
-    pub(super) fn store_own(&mut self, now: Instant, info_hash: InfoHash, port: u16) {
-        let ips: Vec<IpAddr> = self.own_ips().collect();
-        for ip in ips {
-            // Without room it is only not told here.
-            let _ = self.server.peers.announce(now, info_hash, SocketAddr::new(ip, port));
-        }
-    }
-
-    fn store(
+    // What a query is about, after what it wants done was done.
+    fn carry_out(
         &mut self,
         now: Instant,
-        peer: SocketAddr,
-        info_hash: InfoHash,
-        token: &[u8],
-    ) -> Result<(), Refusal> {
-        let Server { tokens, peers, .. } = &mut self.server;
-        if !tokens.is_valid(now, &mut self.rng, peer.ip(), info_hash, token) {
-            return Err(BAD_TOKEN);
-        }
-        match peers.announce(now, info_hash, peer) {
-            Ok(()) => {
-                self.stats.announces_stored += 1;
-                Ok(())
+        from: SocketAddr,
+        query: &Query<'_>,
+    ) -> Result<Subject, Refusal> {
+        self.server.values.clear();
+        let mut subject = Subject { target: None, token: None, brings: Brings::Nothing };
+        match query.method {
+            Method::Ping => {}
+            Method::FindNode { target } => subject.target = Some(target),
+            Method::GetPeers { info_hash, noseed, scrape } => {
+                let target = info_hash.key();
+                subject.target = Some(target);
+                subject.token =
+                    Some(self.server.tokens.make(now, &mut self.rng, from.ip(), target));
+                self.sample_peers(now, from, info_hash, noseed);
+                if scrape && let Some(filters) = self.filters(now, from, info_hash) {
+                    subject.brings = Brings::Filters(Box::new(filters));
+                }
             }
-            Err(_) => {
-                self.stats.announces_refused += 1;
-                Err(NO_ROOM)
+            Method::AnnouncePeer { info_hash, port, implied_port, seed, token } => {
+                let port = if implied_port { from.port() } else { port };
+                self.check_token(now, from, info_hash.key(), token)?;
+                self.store_peer(now, SocketAddr::new(from.ip(), port), info_hash, seed)?;
             }
+            Method::Get { target, seq } => {
+                subject.target = Some(target);
+                subject.token =
+                    Some(self.server.tokens.make(now, &mut self.rng, from.ip(), target));
+                subject.brings = Brings::Item { target, newer_than: seq };
+            }
+            Method::Put(put) => {
+                self.check_token(now, from, put.target(), put.token)?;
+                self.store_item(now, from, &put)?;
+            }
+            Method::SampleInfohashes { target } => {
+                subject.target = Some(target);
+                subject.brings = Brings::Sample;
+            }
+            // Contacts would look like success to somebody who wants something stored.
+            Method::Unknown { target: Some(target), writes: false, .. } => {
+                subject.target = Some(target);
+            }
+            Method::Unknown { .. } => return Err(METHOD_UNKNOWN),
         }
+        Ok(subject)
+    }
+
+    // The contacts closest to `target`, of each family that is wanted: ours, and those of the node
+    // beside us (BEP 32).
+    fn collect_contacts(
+        &mut self,
+        target: Key,
+        asker: SocketAddr,
+        want: Want,
+        beside: Option<&Node>,
+    ) {
+        let Server { near, nodes, nodes6, .. } = &mut self.server;
+        for (family, out) in [(Family::V4, nodes), (Family::V6, nodes6)] {
+            out.clear();
+            let table = if family == self.config.family {
+                Some(&self.table)
+            } else {
+                beside.filter(|node| node.config.family == family).map(|node| &node.table)
+            };
+            let Some(table) = table.filter(|_| want.has(family)) else { continue };
+            closest_for(table, target, asker, near);
+            out.extend(near.iter().map(|near| (near.id, near.addr)));
+        }
+    }
+}
+
+/// What an answer is about.
+#[derive(Debug)]
+struct Subject {
+    // The key whose closest contacts are told.
+    target: Option<Key>,
+    token: Option<[u8; TOKEN_LEN]>,
+    brings: Brings,
+}
+
+// What else is told.
+#[derive(Debug)]
+enum Brings {
+    Nothing,
+    Filters(Box<(Filter, Filter)>),
+    Item { target: Key, newer_than: Option<i64> },
+    Sample,
+}
+
+// Contacts of a private network mean nothing to somebody outside.
+fn closest_for(table: &Table, target: Key, asker: SocketAddr, near: &mut Vec<Near>) {
+    let inside = is_private(asker.ip());
+    let usable = |c: &super::bucket::Contact| {
+        c.failures == 0 && c.addr != asker && (inside || !is_private(c.addr.ip()))
+    };
+    table.closest(target, K, usable, near);
+}
+
+// BEP 44: of a version that the asker has, only its number is told.
+fn item_extra(item: &Item, newer_than: Option<i64>) -> Extra<'_> {
+    match item {
+        Item::Immutable { value } => Extra::Item { signed: None, seq: None, value: Some(value) },
+        Item::Mutable { seq, .. } if newer_than.is_some_and(|known| *seq <= known) => {
+            Extra::Item { signed: None, seq: Some(*seq), value: None }
+        }
+        Item::Mutable { public_key, seq, value, signature, .. } => Extra::Item {
+            signed: Some(Signed { public_key, signature }),
+            seq: Some(*seq),
+            value: Some(value),
+        },
     }
 }
 
@@ -227,8 +304,6 @@ struct Refusal {
 }
 
 const METHOD_UNKNOWN: Refusal = Refusal { code: ErrorCode::MethodUnknown, text: "method unknown" };
-const BAD_TOKEN: Refusal = Refusal { code: ErrorCode::Protocol, text: "invalid token" };
-const NO_ROOM: Refusal = Refusal { code: ErrorCode::Server, text: "no room" };
 
 fn fault_text(fault: Fault) -> &'static str {
     match fault {
@@ -250,8 +325,6 @@ fn fault_text(fault: Fault) -> &'static str {
     }
 }
 
-/// Peers in one answer, as libtorrent sends; the length of the datagram may allow fewer.
-const PEERS_PER_ANSWER_MAX: usize = 100;
 // BEP 32 wants answers of at most 1024 bytes.
 const ANSWER_V6_MAX: usize = 1_024;
 /// Addresses whose rate is remembered: with some 100 bytes each, below two megabytes.
@@ -261,5 +334,8 @@ const BURST_SECS: u32 = 2;
 // Errors a second in all: a program that asks wrongly is told, a flood is not.
 const ERRORS_RATE: u32 = 100;
 const ERRORS_BURST: u32 = 200;
+// Signatures that are checked, at some 50 microseconds each, whoever asks: five hundredths of a core.
+const VERIFICATIONS_RATE: u32 = 1_000;
+const VERIFICATIONS_BURST: u32 = 2_000;
 
 const _: () = assert!(ANSWER_V6_MAX <= DATAGRAM_SEND_MAX);

@@ -41,6 +41,10 @@ pub struct Stats {
     pub unsolicited: u64,
     /// New flows, and queries that waited for them.
     pub flows: FlowStats,
+    /// Items that were stored or refreshed.
+    pub items_stored: u64,
+    /// Items refused: forged, outdated, or a limit was reached.
+    pub items_refused: u64,
     /// Times that the local link looked dead.
     pub link_losses: u64,
 }

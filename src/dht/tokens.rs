@@ -1,7 +1,7 @@
 //! Write tokens (BEP 5): who announces must have asked from the same address before.
 //!
-//! A token is a keyed MAC (SipHash-2-4, 128 bits, cut to 8 bytes) over address and info-hash, so
-//! it serves no other address and no other torrent, and nothing is stored for it. The key changes
+//! A token is a keyed MAC (SipHash-2-4, 128 bits, cut to 8 bytes) over address and target, so
+//! it serves no other address and no other torrent or item, and nothing is stored for it. The key changes
 //! every five minutes and the one before it still counts: a token lives 5 to 10 minutes.
 
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use siphasher::sip128::SipHasher24;
 
-use crate::base::{InfoHash, Instant, Rng};
+use crate::base::{Instant, Key, Rng};
 
 /// Bytes of a token: 2^64 guesses, and one datagram each.
 pub const TOKEN_LEN: usize = 8;
@@ -28,32 +28,32 @@ impl Tokens {
         Self { current: rng.array(), previous: rng.array(), since: now }
     }
 
-    /// The token with which `ip` may announce `info_hash`.
+    /// The token with which `ip` may store something under `target`.
     pub fn make(
         &mut self,
         now: Instant,
         rng: &mut Rng,
         ip: IpAddr,
-        info_hash: InfoHash,
+        target: Key,
     ) -> [u8; TOKEN_LEN] {
         self.rotate(now, rng);
-        mac(&self.current, ip, info_hash)
+        mac(&self.current, ip, target)
     }
 
-    /// Did we give `token` to `ip` for `info_hash` in the last minutes?
+    /// Did we give `token` to `ip` for `target` in the last minutes?
     pub fn is_valid(
         &mut self,
         now: Instant,
         rng: &mut Rng,
         ip: IpAddr,
-        info_hash: InfoHash,
+        target: Key,
         token: &[u8],
     ) -> bool {
         self.rotate(now, rng);
         let Ok(token) = <&[u8; TOKEN_LEN]>::try_from(token) else { return false };
         // Both are computed and compared whatever the first says: time tells nothing.
-        let current = differs(token, &mac(&self.current, ip, info_hash));
-        let previous = differs(token, &mac(&self.previous, ip, info_hash));
+        let current = differs(token, &mac(&self.current, ip, target));
+        let previous = differs(token, &mac(&self.previous, ip, target));
         current == 0 || previous == 0
     }
 
@@ -69,13 +69,13 @@ impl Tokens {
     }
 }
 
-fn mac(key: &[u8; 16], ip: IpAddr, info_hash: InfoHash) -> [u8; TOKEN_LEN] {
+fn mac(key: &[u8; 16], ip: IpAddr, target: Key) -> [u8; TOKEN_LEN] {
     let mut input = [0u8; 16 + 20];
     match ip {
         IpAddr::V4(ip) => input[..16].copy_from_slice(&ip.to_ipv6_mapped().octets()),
         IpAddr::V6(ip) => input[..16].copy_from_slice(&ip.octets()),
     }
-    input[16..].copy_from_slice(info_hash.as_bytes());
+    input[16..].copy_from_slice(target.as_bytes());
     SipHasher24::new_with_key(key).hash(&input).h1.to_le_bytes()
 }
 
@@ -92,7 +92,7 @@ const KEY_AGE_MAX: Duration = Duration::from_secs(5 * 60);
 mod tests {
     use super::*;
 
-    const HASH: InfoHash = InfoHash::new([1; 20]);
+    const HASH: Key = Key::new([1; 20]);
 
     fn at(secs: u64) -> Instant {
         Instant::from_micros(secs * 1_000_000)
@@ -131,7 +131,7 @@ mod tests {
         let token = tokens.make(at(0), &mut rng, ip, HASH);
         let other: IpAddr = "1.2.3.5".parse().unwrap();
         assert!(!tokens.is_valid(at(0), &mut rng, other, HASH, &token));
-        assert!(!tokens.is_valid(at(0), &mut rng, ip, InfoHash::new([2; 20]), &token));
+        assert!(!tokens.is_valid(at(0), &mut rng, ip, Key::new([2; 20]), &token));
         for bad in [&token[..7], &[][..], &[token.as_slice(), &[0]].concat(), &[0; 1024]] {
             assert!(!tokens.is_valid(at(0), &mut rng, ip, HASH, bad));
         }

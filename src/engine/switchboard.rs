@@ -150,8 +150,21 @@ impl Engine {
         datagram: &[u8],
     ) {
         let Some(at) = self.nodes.iter().position(|s| s.socket == socket) else { return };
-        self.nodes[at].node.handle_datagram(now, from, datagram);
+        let beside = self.node_beside(at);
+        match beside.and_then(|other| self.nodes.get_disjoint_mut([at, other]).ok()) {
+            Some([own, other]) => {
+                own.node.handle_datagram_beside(now, from, datagram, Some(&other.node));
+            }
+            None => self.nodes[at].node.handle_datagram(now, from, datagram),
+        }
         self.drain_node(now, at);
+    }
+
+    // The node of the other family that knows most, for whoever asks for both (BEP 32).
+    fn node_beside(&self, at: usize) -> Option<usize> {
+        let family = self.nodes[at].family;
+        let others = self.nodes.iter().enumerate().filter(|(_, slot)| slot.family != family);
+        others.max_by_key(|(_, slot)| slot.node.contact_count()).map(|(at, _)| at)
     }
 
     /// Addresses of bootstrap nodes.

@@ -13,6 +13,7 @@ use crate::dht;
 use crate::peer::{CloseReason, ConnId};
 use crate::swarm::{DialError, DiskRequest};
 use crate::wire::handshake::Handshake;
+use crate::wire::krpc::{self, Answer, Body, Extra, Message};
 
 const INFO: &[u8] = b"d6:lengthi5e4:name1:a12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaae";
 const PRIVATE: &[u8] =
@@ -218,6 +219,54 @@ fn family_without_anybody_to_ask_does_not_hold_a_lookup_up() {
         router.handle_timeout(now);
     }
     panic!("the lookup waits for the family that knows nobody");
+}
+
+#[test]
+fn node_that_is_asked_for_both_families_tells_what_its_sibling_knows() {
+    let node = |id: u8, family: Family, own: &str| NodeConfig {
+        socket: SocketId(id),
+        port: 1,
+        dht: dht::Config::new(family),
+        id: None,
+        contacts: Vec::new(),
+        own_addrs: vec![own.parse().unwrap()],
+    };
+    let nodes = vec![node(0, Family::V4, "10.0.0.1:1"), node(1, Family::V6, "[fd00::1]:1")];
+    let mut e =
+        Engine::new(Config { nodes, ..Config::new(PeerId::new([7; 20])) }, [1; 32], Instant::ZERO);
+    let friend: SocketAddr = "[fd00::2]:2".parse().unwrap();
+    let friend_id = NodeId::new([3; 20]);
+    e.add_contact(Instant::ZERO, friend);
+    let asked = outputs(&mut e).into_iter().find_map(|o| match o {
+        Output::Transmit { to, datagram, .. } if to == friend => Some(datagram),
+        _ => None,
+    });
+    let query = asked.unwrap();
+    let tid = Message::decode(&query).unwrap().tid;
+    let pong = Answer {
+        tid,
+        to: "[fd00::1]:1".parse().unwrap(),
+        id: friend_id,
+        nodes: None,
+        nodes6: None,
+        token: None,
+        values: &[],
+        extra: Extra::None,
+    };
+    let mut datagram = Vec::new();
+    krpc::encode_answer(&mut datagram, &pong, 1_000);
+    e.handle_datagram(Instant::ZERO, SocketId(1), friend, &datagram);
+    outputs(&mut e);
+
+    let query = b"d1:ad2:id20:abcdefghij01234567896:target20:mnopqrstuvwxyz1234564:wantl2:n42:n6ee1:q9:find_node2:roi1e1:t2:aa1:y1:qe";
+    e.handle_datagram(Instant::ZERO, SocketId(0), addr(9), query);
+    let answers = outputs(&mut e);
+    let Some(Output::Transmit { to, datagram, socket: SocketId(0) }) = answers.first() else {
+        panic!("{answers:?}")
+    };
+    assert_eq!(*to, addr(9));
+    let Body::Reply(reply) = Message::decode(datagram).unwrap().body else { panic!() };
+    assert_eq!(reply.contacts(Family::V6).collect::<Vec<_>>(), [(friend_id, friend)]);
 }
 
 #[test]

@@ -16,6 +16,7 @@ pub use self::query::{Fault, Method, Put, Query, QueryHead, SignedPut, Want, enc
 use crate::base::addr::Family;
 use crate::base::{InfoHash, NodeId};
 use crate::wire::bencode::{self, BencodeError, Entry, Limits, List, Value};
+use crate::wire::bloom::FILTER_LEN;
 use crate::wire::compact;
 
 /// A transaction id is echoed up to this length. Real ones have 2 to 8 bytes; beyond 32 a query
@@ -112,8 +113,6 @@ impl<'a> Samples<'a> {
     }
 }
 
-/// Bytes of a bloom filter (BEP 33).
-pub const FILTER_LEN: usize = 256;
 /// The longest interval between two samples, in seconds (BEP 51).
 pub const SAMPLE_INTERVAL_MAX: u32 = 21_600;
 

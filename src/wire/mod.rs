@@ -3,6 +3,7 @@
 
 pub mod bencode;
 pub mod bitfield;
+pub mod bloom;
 pub mod compact;
 pub mod extension;
 pub mod handshake;

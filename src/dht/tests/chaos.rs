@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::hostile::{HASH, answer_to, query_of};
 use super::net::public_addr;
 use crate::base::addr::Family;
-use crate::base::limits::DATAGRAM_SEND_MAX;
+use crate::base::limits::DATAGRAM_ITEM_MAX;
 use crate::base::{InfoHash, Instant, NodeId};
 use crate::dht::{Config, Node, Output};
 use crate::wire::compact;
@@ -39,7 +39,7 @@ fn survives(datagrams: &[(u8, Vec<u8>)]) {
         let mut back = 0;
         while let Some(output) = node.poll_output() {
             let Output::Transmit { to, datagram } = output else { continue };
-            assert!(datagram.len() <= DATAGRAM_SEND_MAX && to != me && to.port() != 0);
+            assert!(datagram.len() <= DATAGRAM_ITEM_MAX && to != me && to.port() != 0);
             let sent = Message::decode(&datagram).expect("we send what we can read");
             if let Body::Query(_) = sent.body {
                 tids.insert(0, (to, sent.tid.to_vec()));

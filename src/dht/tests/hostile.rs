@@ -195,7 +195,7 @@ fn unknown_methods_are_answered_like_find_node_or_with_204() {
         ("future", target.to_string(), None),
         ("future", "9:info_hash20:mnopqrstuvwxyz123456".to_string(), None),
         ("future", String::new(), Some(204)),
-        ("put", target.to_string(), Some(204)),
+        ("put", target.to_string(), Some(203)),
         ("vote", format!("{target}5:token1:x"), Some(204)),
     ] {
         let text = format!("d1:ad{id}{args}e1:q{}:{name}1:t2:aa1:y1:qe", name.len());

@@ -1,10 +1,12 @@
 //! Claims about whole nodes, in a small virtual network.
 
 mod chaos;
+mod client;
 mod flood;
 mod flows;
 mod hostile;
 mod identity;
+mod items;
 mod life;
 mod net;
 mod reach;

@@ -150,7 +150,7 @@ impl Net {
             match output {
                 Output::Event(event) => self.events.push((at, event)),
                 Output::Transmit { to, datagram } => {
-                    assert!(datagram.len() <= crate::base::limits::DATAGRAM_SEND_MAX);
+                    assert!(datagram.len() <= crate::base::limits::DATAGRAM_ITEM_MAX);
                     self.sent += 1;
                     if self.nats.contains_key(&at) {
                         self.wrote.insert((at, to), self.now);

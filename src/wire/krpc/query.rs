@@ -128,6 +128,11 @@ pub struct Want {
 }
 
 impl Want {
+    /// Those of one family.
+    pub fn only(family: Family) -> Self {
+        Self { v4: family == Family::V4, v6: family == Family::V6 }
+    }
+
     /// True if contacts of `family` are wanted.
     pub fn has(self, family: Family) -> bool {
         match family {
