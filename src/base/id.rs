@@ -1,6 +1,7 @@
 //! The three 20-byte names of BitTorrent (BEP 3, BEP 5) as three types, and the key space in which
 //! the DHT measures distance. They never convert silently: a node id is not an info-hash.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -12,7 +13,7 @@ pub const ID_LEN: usize = 20;
 macro_rules! id_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub struct $name([u8; ID_LEN]);
 
         impl $name {
@@ -29,6 +30,27 @@ macro_rules! id_type {
             /// The 20 bytes.
             pub const fn as_bytes(&self) -> &[u8; ID_LEN] {
                 &self.0
+            }
+
+            fn numbers(&self) -> (u128, u32) {
+                let (high, low) = self.0.split_at(16);
+                let high = <[u8; 16]>::try_from(high).expect("16 of 20 bytes");
+                let low = <[u8; 4]>::try_from(low).expect("the other four");
+                (u128::from_be_bytes(high), u32::from_be_bytes(low))
+            }
+        }
+
+        // Two comparisons of numbers instead of a call of `memcmp`: maps by distance and the
+        // closest contacts to a key are made of these.
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> Ordering {
+                self.numbers().cmp(&other.numbers())
+            }
+        }
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
             }
         }
 
@@ -146,6 +168,20 @@ mod tests {
         assert_eq!(id.to_string(), text.to_lowercase());
         assert_eq!("xyz".parse::<InfoHash>(), Err(ParseIdError));
         assert!("é123456789abcdef0123456789abcdef0123456".parse::<InfoHash>().is_err());
+    }
+
+    #[test]
+    fn order_is_that_of_the_bytes() {
+        let mut rng = crate::base::Rng::from_seed([3; 32]);
+        for at in 0..ID_LEN {
+            let a: [u8; ID_LEN] = rng.array();
+            let mut b = a;
+            b[at] ^= 1 << (at % 8);
+            b[at + 1..].copy_from_slice(&rng.array::<ID_LEN>()[at + 1..]);
+            assert_eq!(Key::new(a).cmp(&Key::new(b)), a.cmp(&b));
+            assert_eq!(Key::new(b).cmp(&Key::new(a)), b.cmp(&a));
+            assert_eq!(Key::new(a).cmp(&Key::new(a)), Ordering::Equal);
+        }
     }
 
     #[test]

@@ -247,10 +247,15 @@ impl Table {
     ) {
         out.clear();
         let mut add = |bucket: &Bucket| {
-            for contact in bucket.contacts().iter().filter(|c| usable(c)) {
+            for contact in bucket.contacts() {
                 let distance = target.distance(contact.id.key());
-                let at = out.partition_point(|near| near.distance < distance);
-                if at < count {
+                // Most are no nearer than those there are: this is asked first.
+                let full = out.len() >= count;
+                if full && out.last().is_none_or(|last| last.distance <= distance) {
+                    continue;
+                }
+                if usable(contact) {
+                    let at = out.partition_point(|near| near.distance < distance);
                     out.truncate(count - 1);
                     out.insert(at, Near { distance, id: contact.id, addr: contact.addr });
                 }
