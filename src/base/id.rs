@@ -32,6 +32,12 @@ macro_rules! id_type {
                 &self.0
             }
 
+            /// The first 64 bits as a number, for those who compare many.
+            pub fn leading(&self) -> u64 {
+                let high = self.0.first_chunk().expect("8 of 20 bytes");
+                u64::from_be_bytes(*high)
+            }
+
             fn numbers(&self) -> (u128, u32) {
                 let (high, low) = self.0.split_at(16);
                 let high = <[u8; 16]>::try_from(high).expect("16 of 20 bytes");

@@ -75,6 +75,8 @@ pub(super) enum Place {
 #[derive(Debug, Clone)]
 pub(super) struct Bucket {
     contacts: Vec<Contact>,
+    // The beginning of each contact's id, side by side: most contacts are passed over by it alone.
+    leads: Vec<u64>,
     spares: Vec<Contact>,
     capacity: usize,
     /// When a lookup last went into this part of the key space.
@@ -84,11 +86,23 @@ pub(super) struct Bucket {
 impl Bucket {
     pub fn new(index: usize) -> Self {
         let capacity = *CAPACITIES.get(index).unwrap_or(&K);
-        Self { contacts: Vec::new(), spares: Vec::new(), capacity, refreshed: None }
+        Self {
+            contacts: Vec::new(),
+            leads: Vec::new(),
+            spares: Vec::new(),
+            capacity,
+            refreshed: None,
+        }
     }
 
     pub fn contacts(&self) -> &[Contact] {
         &self.contacts
+    }
+
+    /// The contacts, each behind the first 64 bits of its id.
+    pub fn by_lead(&self) -> impl Iterator<Item = (u64, &Contact)> {
+        debug_assert_eq!(self.leads.len(), self.contacts.len());
+        self.leads.iter().copied().zip(&self.contacts)
     }
 
     pub fn spares(&self) -> &[Contact] {
@@ -133,6 +147,7 @@ impl Bucket {
             };
         }
         if self.contacts.len() < self.capacity {
+            self.leads.push(new.id.leading());
             self.contacts.push(new);
             return Place::Added;
         }
@@ -143,6 +158,7 @@ impl Bucket {
     }
 
     fn replace(&mut self, victim: usize, new: Contact) -> Place {
+        self.leads[victim] = new.id.leading();
         let old = std::mem::replace(&mut self.contacts[victim], new);
         Place::Replaced(old.addr)
     }
@@ -175,6 +191,7 @@ impl Bucket {
     pub fn remove(&mut self, addr: &SocketAddr) -> Option<Contact> {
         self.spares.retain(|c| c.addr != *addr);
         let at = self.contacts.iter().position(|c| c.addr == *addr)?;
+        self.leads.remove(at);
         Some(self.contacts.remove(at))
     }
 

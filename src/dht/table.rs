@@ -246,18 +246,23 @@ impl Table {
         out: &mut Vec<Near>,
     ) {
         out.clear();
+        let lead = target.leading();
+        // How far the last of those found is, once they are enough: most contacts are no nearer.
+        let mut bound = u64::MAX;
         let mut add = |bucket: &Bucket| {
-            for contact in bucket.contacts() {
-                let distance = target.distance(contact.id.key());
-                // Most are no nearer than those there are: this is asked first.
-                let full = out.len() >= count;
-                if full && out.last().is_none_or(|last| last.distance <= distance) {
+            for (near, contact) in bucket.by_lead() {
+                if near ^ lead > bound {
                     continue;
                 }
-                if usable(contact) {
-                    let at = out.partition_point(|near| near.distance < distance);
-                    out.truncate(count - 1);
-                    out.insert(at, Near { distance, id: contact.id, addr: contact.addr });
+                let distance = target.distance(contact.id.key());
+                let at = out.partition_point(|near| near.distance < distance);
+                if at >= count || !usable(contact) {
+                    continue;
+                }
+                out.truncate(count - 1);
+                out.insert(at, Near { distance, id: contact.id, addr: contact.addr });
+                if out.len() == count {
+                    bound = out.last().map_or(u64::MAX, |last| last.distance.leading());
                 }
             }
             out.len() >= count
