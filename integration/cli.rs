@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::rig::{self, Done};
 
 mod demo;
+mod dht;
 mod handler;
 mod network;
 mod offline;

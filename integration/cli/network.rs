@@ -11,14 +11,14 @@ use crate::rig::{self, Done, Running};
 const HASH: &str = "0123456789abcdef0123456789abcdef01234567";
 
 // Two nodes that know each other, and a place for what the tests make.
-struct Lab {
+pub(super) struct Lab {
     dir: tempfile::TempDir,
-    boot: SocketAddr,
+    pub(super) boot: SocketAddr,
     _nodes: Vec<Running>,
 }
 
 impl Lab {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (free_port(), free_port());
         let start = |me: SocketAddr, other: SocketAddr| {
@@ -47,18 +47,18 @@ impl Lab {
         Self { dir, boot: one, _nodes: nodes }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     // A command with the flags of this network; it keeps no state.
-    fn command(&self, args: &[&str]) -> std::process::Command {
+    pub(super) fn command(&self, args: &[&str]) -> std::process::Command {
         let mut command = rig::trackless(self.dir.path());
         command.args(args).args(["--listen", "127.0.0.1:0", "--bootstrap", &self.boot.to_string()]);
         command
     }
 
-    fn run(&self, args: &[&str]) -> Done {
+    pub(super) fn run(&self, args: &[&str]) -> Done {
         rig::finish(&mut self.command(args), None)
     }
 
@@ -337,47 +337,6 @@ fn port_in_use_is_named() {
 }
 
 #[test]
-fn dht_operations_print_one_record_a_line() {
-    let lab = Lab::new();
-    let boot = lab.boot.to_string();
-    let pong = lab.run(&["dht", "ping", &boot]).expect(0).stdout;
-    assert!(pong.split(' ').next().unwrap().len() == 40 && pong.contains(&boot), "{pong}");
-    let nodes = lab.run(&["dht", "find-node", HASH, "--json"]).expect(0).records();
-    assert_eq!(nodes.len(), 3, "two nodes and the closing record: {nodes:?}");
-    assert_eq!((&nodes[2]["code"], &nodes[2]["nodes"]), (&0.into(), &2.into()), "{nodes:?}");
-
-    lab.run(&["dht", "get-peers", HASH]).expect(4);
-    let taken = lab.run(&["dht", "announce", HASH, "--port", "4711", "--json"]).expect(0).json();
-    assert_eq!(taken["announced"], 2, "{taken}");
-    let peers = lab.run(&["dht", "get-peers", HASH]).expect(0).stdout;
-    assert_eq!(peers, "127.0.0.1:4711\n");
-    let peers = lab.run(&["dht", "get-peers", HASH, "--json"]).expect(0).records();
-    assert_eq!(peers[0]["addr"], "127.0.0.1:4711");
-    assert_eq!((&peers[1]["code"], &peers[1]["peers"]), (&0.into(), &1.into()), "{peers:?}");
-    assert_eq!((&peers[1]["asked"], &peers[1]["answered"]), (&2.into(), &2.into()), "{peers:?}");
-}
-
-#[test]
-fn shell_runs_what_stdin_says_and_ends_with_it() {
-    let lab = Lab::new();
-    let input = format!("announce {HASH} 4712\nlookup zz\n");
-    let mut command = lab.command(&["dht", "shell", "--json"]);
-    let done = rig::finish(&mut command, Some(input.as_bytes())).expect(0);
-    assert!(done.stdout.starts_with("{\"addrs\""), "{done:#?}");
-    let events = |done: &Done, kind: &str| -> Vec<serde_json::Value> {
-        done.records().into_iter().filter(|e| e["ev"] == kind).collect()
-    };
-    assert_eq!(events(&done, "up").len(), 1);
-    assert_eq!(events(&done, "error").len(), 1);
-    assert_eq!(events(&done, "done")[0]["announced"], 2, "{done:#?}");
-
-    let mut command = lab.command(&["dht", "shell", "--json"]);
-    let done = rig::finish(&mut command, Some(format!("lookup {HASH}\n").as_bytes())).expect(0);
-    assert_eq!(events(&done, "peer")[0]["addr"], "127.0.0.1:4712", "{done:#?}");
-    assert_eq!(events(&done, "done")[0]["h"], HASH);
-}
-
-#[test]
 fn signals_end_cleanly_and_soon() {
     let lab = Lab::new();
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
@@ -474,7 +433,7 @@ fn pattern(len: usize) -> Vec<u8> {
 }
 
 // A port that was free a moment ago, for both TCP and UDP.
-fn free_port() -> SocketAddr {
+pub(super) fn free_port() -> SocketAddr {
     loop {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = tcp.local_addr().unwrap();

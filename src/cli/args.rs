@@ -3,6 +3,7 @@
 //!
 //! Every flag has an environment variable `TRACKLESS_<FLAG>`; a test below holds that.
 
+mod dht;
 mod network;
 
 use std::path::PathBuf;
@@ -12,14 +13,12 @@ use clap::{Arg, Args, Command, CommandFactory, FromArgMatches, Parser, Subcomman
 use clap_complete::Shell;
 
 use super::parse;
+use dht::DHT_EXAMPLES;
+pub use dht::{DhtArgs, DhtOperation};
 use network::{
-    DEMO_EXAMPLES, DHT_EXAMPLES, GET_EXAMPLES, NODE_EXAMPLES, OPEN_EXAMPLES, RESOLVE_EXAMPLES,
-    SHARE_EXAMPLES,
+    DEMO_EXAMPLES, GET_EXAMPLES, NODE_EXAMPLES, OPEN_EXAMPLES, RESOLVE_EXAMPLES, SHARE_EXAMPLES,
 };
-pub use network::{
-    DemoArgs, DhtArgs, DhtOperation, GetArgs, NetworkArgs, NodeArgs, OpenArgs, ResolveArgs,
-    ShareArgs,
-};
+pub use network::{DemoArgs, GetArgs, NetworkArgs, NodeArgs, OpenArgs, ResolveArgs, ShareArgs};
 
 /// The whole command line.
 #[derive(Debug, Parser)]

@@ -1,6 +1,8 @@
 //! `trackless dht`: one DHT operation, or (`shell`) many.
 
-use std::collections::BTreeSet;
+mod announce;
+mod find;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
+use self::announce::Announce;
 use super::args::{DhtArgs, DhtOperation};
 use super::config::{self, Network, usage};
 use super::exit::{Code, Failure};
@@ -35,9 +38,10 @@ pub fn run(args: &DhtArgs, console: &Arc<Console>) -> Result<(), Failure> {
         let work = async {
             match operation {
                 Operation::Ping(node) => ping(&dht, &node, console).await,
-                Operation::FindNode(id) => find_node(&dht, id, console).await,
-                Operation::GetPeers(hash) => get_peers(&dht, hash, console).await,
-                Operation::Announce(hash, port) => announce(&dht, hash, port, console).await,
+                Operation::FindNode(id) => find::node(&dht, id, console).await,
+                Operation::GetPeers(hash) => find::peers(&dht, hash, console).await,
+                Operation::Trace(hash) => find::traced(&dht, hash, console).await,
+                Operation::Announce(announce) => announce.run(&dht, &network, console).await,
                 Operation::Shell => shell::run(&dht, started, console).await,
             }
         };
@@ -55,7 +59,8 @@ enum Operation {
     Ping(String),
     FindNode(NodeId),
     GetPeers(InfoHash),
-    Announce(InfoHash, Option<u16>),
+    Trace(InfoHash),
+    Announce(Announce),
     Shell,
 }
 
@@ -66,9 +71,15 @@ impl Operation {
             DhtOperation::FindNode { id } => {
                 Self::FindNode(id.parse().map_err(|e| usage(format!("{id}: {e}")))?)
             }
-            DhtOperation::GetPeers { hash } => Self::GetPeers(input::link(hash)?.info_hash),
-            DhtOperation::Announce { hash, port } => {
-                Self::Announce(input::link(hash)?.info_hash, *port)
+            DhtOperation::GetPeers { hash, trace: false } => {
+                Self::GetPeers(input::link(hash)?.info_hash)
+            }
+            DhtOperation::GetPeers { hash, trace: true } => {
+                Self::Trace(input::link(hash)?.info_hash)
+            }
+            DhtOperation::Announce { hash, port, verify } => {
+                let info_hash = input::link(hash)?.info_hash;
+                Self::Announce(Announce { info_hash, port: *port, verify: *verify })
             }
             DhtOperation::Shell => Self::Shell,
         })
@@ -95,71 +106,6 @@ async fn ping(dht: &Dht, node: &str, console: &Console) -> Result<(), Failure> {
     console.record(
         || format!("{id} {addr} {}", measured(rtt)),
         || json!({"code": 0, "id": id.to_string(), "addr": addr.to_string(), "ms": millis(rtt)}),
-    );
-    Ok(())
-}
-
-async fn find_node(dht: &Dht, id: NodeId, console: &Console) -> Result<(), Failure> {
-    let outcome = dht.find_node(id).await.finish().await?;
-    let mut nodes: Vec<_> = outcome.nodes().collect();
-    nodes.sort_by_key(|(node, _)| node.key().distance(id.key()));
-    for (node, addr) in &nodes {
-        console.record(
-            || format!("{node} {addr}"),
-            || json!({"id": node.to_string(), "addr": addr.to_string()}),
-        );
-    }
-    if nodes.is_empty() {
-        return Err(nobody(&outcome));
-    }
-    close(&outcome, &json!({"nodes": nodes.len()}), console);
-    Ok(())
-}
-
-async fn get_peers(dht: &Dht, hash: InfoHash, console: &Console) -> Result<(), Failure> {
-    let mut peers = dht.get_peers(hash).await;
-    let mut seen = BTreeSet::new();
-    while let Some(peer) = peers.next().await {
-        // Both address families may name the same peer.
-        if seen.insert(peer) {
-            console.record(|| peer.to_string(), || json!({"addr": peer.to_string()}));
-        }
-        if console.is_closed() {
-            return Ok(());
-        }
-    }
-    let outcome = peers.finish().await?;
-    if !seen.is_empty() {
-        close(&outcome, &json!({"peers": seen.len()}), console);
-        return Ok(());
-    }
-    summary(&outcome, console);
-    if outcome.answered() == 0 {
-        return Err(nobody(&outcome));
-    }
-    let asked = plural(outcome.asked(), "node");
-    let error = format!("asked {asked}, none knows a peer for this hash: nobody shares it now");
-    Err(Failure::new(Code::NoPeers, error).at(Stage::Peers))
-}
-
-async fn announce(
-    dht: &Dht,
-    hash: InfoHash,
-    port: Option<u16>,
-    console: &Console,
-) -> Result<(), Failure> {
-    let outcome = dht.announce(hash, port).await.finish().await?;
-    let taken = outcome.announced();
-    summary(&outcome, console);
-    if outcome.answered() == 0 {
-        return Err(nobody(&outcome));
-    }
-    if taken == 0 {
-        return Err(Failure::new(Code::NoPeers, "no node took the announce").at(Stage::Nodes));
-    }
-    console.record(
-        || format!("announced to {}", plural(taken, "node")),
-        || json!({"code": 0, "announced": taken, "asked": outcome.asked()}),
     );
     Ok(())
 }

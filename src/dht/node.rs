@@ -290,6 +290,16 @@ impl Node {
         self.flows.open_count(now)
     }
 
+    /// Where others reach us, as far as we know: the bound endpoints, and the one that they see.
+    pub fn reached_at(&self) -> Vec<SocketAddr> {
+        let port = self.own_port();
+        let mut at: Vec<_> = self.own_ips().map(|ip| SocketAddr::new(ip, port)).collect();
+        at.extend(self.vote.winner());
+        at.sort_unstable();
+        at.dedup();
+        at
+    }
+
     /// Counters.
     pub fn stats(&self) -> &Stats {
         &self.stats

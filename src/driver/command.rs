@@ -117,6 +117,8 @@ pub struct NodeStatus {
     pub lookups_running: usize,
     /// Torrents, and peers of them, that others announced to it.
     pub stored: (usize, usize),
+    /// Where others reach it, as far as it knows.
+    pub reached_at: Vec<SocketAddr>,
     /// The address that the world sees, once enough networks agree.
     pub external: Option<IpAddr>,
     /// Whether strangers reach it.

@@ -28,6 +28,8 @@ pub struct DhtConfig {
     pub state_dir: Option<PathBuf>,
     /// Queries a second answered to one address; `None` for no limit.
     pub per_ip_rate: Option<u32>,
+    /// Have nothing to do with public nodes whose id breaks BEP 42.
+    pub enforce_node_ids: bool,
 }
 
 impl Default for DhtConfig {
@@ -39,6 +41,7 @@ impl Default for DhtConfig {
             read_only: false,
             state_dir: None,
             per_ip_rate: Some(dht::PER_IP_RATE),
+            enforce_node_ids: false,
         }
     }
 }
@@ -92,13 +95,15 @@ impl Dht {
     ///
     /// If an address cannot be bound, or the system has no randomness.
     pub async fn start(config: DhtConfig) -> Result<Dht, SessionError> {
-        let DhtConfig { listen, bootstrap, read_only, state_dir, per_ip_rate } = config;
+        let DhtConfig { listen, bootstrap, read_only, state_dir, per_ip_rate, enforce_node_ids } =
+            config;
         let config = SessionConfig {
             listen,
             bootstrap,
             read_only,
             state_dir,
             per_ip_rate,
+            enforce_node_ids,
             accept: false,
             ..SessionConfig::default()
         };

@@ -426,6 +426,7 @@ impl EventLoop {
                 buckets: node.bucket_sizes(),
                 lookups_running: node.lookups_running(),
                 stored: node.stored(),
+                reached_at: node.reached_at(),
                 external: node.external_addr(),
                 reachability: node.reachability(),
                 read_only: node.is_read_only(),

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Args;
 use clap::builder::FalseyValueParser;
-use clap::{Args, Subcommand};
 
 use super::super::config::{RateLimit, SeedGoal};
 use super::super::parse;
@@ -138,65 +138,6 @@ pub struct NodeArgs {
     pub network: NetworkArgs,
 }
 
-/// `dht`
-#[derive(Debug, Clone, Args)]
-pub struct DhtArgs {
-    /// Which one.
-    #[command(subcommand)]
-    pub operation: DhtOperation,
-    /// Where and how to reach the network.
-    #[command(flatten)]
-    pub network: NetworkArgs,
-}
-
-/// The operations of `dht`.
-#[derive(Debug, Clone, Subcommand)]
-pub enum DhtOperation {
-    /// Ask one node for its id
-    #[command(after_help = "Example:\n  trackless dht ping dht.libtorrent.org:25401")]
-    Ping {
-        /// The node
-        #[arg(value_name = "HOST:PORT")]
-        node: String,
-    },
-    /// Find the nodes closest to an id: prints `id ip:port` lines
-    #[command(
-        after_help = "Example:\n  trackless dht find-node 0123456789abcdef0123456789abcdef01234567"
-    )]
-    FindNode {
-        /// 40 hex digits
-        #[arg(value_name = "ID")]
-        id: String,
-    },
-    /// Find the peers of a torrent: prints `ip:port` lines as they come
-    #[command(
-        after_help = "Example:\n  trackless dht get-peers 0123456789abcdef0123456789abcdef01234567"
-    )]
-    GetPeers {
-        /// Info-hash or magnet link
-        #[arg(value_name = "HASH")]
-        hash: String,
-    },
-    /// Say that this machine has a torrent: prints the nodes that took it
-    #[command(
-        after_help = "Example:\n  trackless dht announce 0123456789abcdef0123456789abcdef01234567 --port 6881"
-    )]
-    Announce {
-        /// Info-hash or magnet link
-        #[arg(value_name = "HASH")]
-        hash: String,
-        /// TCP port to announce [default: the one the queries come from]
-        #[arg(long, value_name = "PORT", env = "TRACKLESS_PORT",
-              value_parser = clap::value_parser!(u16).range(1..))]
-        port: Option<u16>,
-    },
-    /// Many operations from stdin: `lookup HASH`, `announce HASH PORT`, `find-node ID`, `ping IP:PORT`, `status`, `quit`
-    #[command(
-        after_help = "Example:\n  echo lookup 0123456789abcdef0123456789abcdef01234567 | trackless dht shell --json"
-    )]
-    Shell,
-}
-
 /// `open`
 #[derive(Debug, Clone, Args)]
 pub struct OpenArgs {
@@ -251,10 +192,6 @@ anybody it had not written to), it says so, asks and answers nobody (BEP 43), an
 
 Example:
   trackless node --listen 0.0.0.0:6881 --listen '[::]:6881' --json";
-
-pub(super) const DHT_EXAMPLES: &str = "\
-Example:
-  trackless dht get-peers 0123456789abcdef0123456789abcdef01234567 --json";
 
 pub(super) const OPEN_EXAMPLES: &str = "\
 Example:
