@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use self::order::Order;
-use self::partial::{Block, Partial};
+use self::partial::{Askers, Block, Partial};
 use crate::base::limits::BLOCK_LEN;
 use crate::base::{Instant, Rng, Seed};
 use crate::peer::ConnId;
@@ -318,13 +318,32 @@ impl Picker {
         }
         partial.store(at, conn);
         self.late.remove(&(piece, at));
-        let mut cancel = Vec::new();
-        for (asker, _) in askers.as_slice() {
-            self.forget_ask(*asker, piece, at);
-            if *asker != conn {
-                cancel.push(*asker);
-            }
+        BlockOutcome::Store { cancel: self.forget_askers(conn, askers, piece, at) }
+    }
+
+    /// `conn` sent a block that it was asked for once; meanwhile the request was given up. Nobody
+    /// need be asked for it any more.
+    pub fn on_late_block(&mut self, now: Instant, conn: ConnId, block: BlockRef) -> BlockOutcome {
+        let Some((piece, at)) = self.locate(block) else { return BlockOutcome::Unrequested };
+        if self.have.has(piece) {
+            return BlockOutcome::Duplicate;
         }
+        // A piece that failed is fetched from one peer alone, to find the liar.
+        if !self.needed.has(piece) || self.failed.contains(&piece) {
+            return BlockOutcome::Unrequested;
+        }
+        let slot = self.slot(piece).unwrap_or_else(|| self.open(now, piece));
+        let partial = self.partials[slot].as_mut().expect("a slot in use holds a piece");
+        let askers = match partial.block(at) {
+            Some(Block::Missing) => Askers::none(),
+            Some(Block::Asked(askers)) => *askers,
+            Some(Block::Stored(_)) => return BlockOutcome::Duplicate,
+            None => return BlockOutcome::Unrequested,
+        };
+        partial.store(at, conn);
+        self.late.remove(&(piece, at));
+        let cancel = self.forget_askers(conn, askers, piece, at);
+        self.update_needy(slot);
         BlockOutcome::Store { cancel }
     }
 
@@ -428,6 +447,19 @@ impl Picker {
         let at = state.asked.iter().position(|(p, b, _)| (*p, *b) == (piece, block));
         at.and_then(|at| state.asked.remove(at)).expect("both sides of an ask are recorded");
         self.asked -= 1;
+    }
+
+    // `conn` brought what these were asked for: returns the others.
+    fn forget_askers(
+        &mut self,
+        conn: ConnId,
+        askers: Askers,
+        piece: u32,
+        block: u32,
+    ) -> Vec<ConnId> {
+        let askers = askers.as_slice().iter().map(|(asker, _)| *asker);
+        askers.clone().for_each(|asker| self.forget_ask(asker, piece, block));
+        askers.filter(|asker| *asker != conn).collect()
     }
 
     // The other half of `forget_ask`: the block's own record.

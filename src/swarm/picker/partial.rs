@@ -27,6 +27,10 @@ impl Askers {
         Self { list: [(conn, now); ASKERS_MAX], len: 1 }
     }
 
+    pub(super) fn none() -> Self {
+        Self { list: [(ConnId(0), Instant::ZERO); ASKERS_MAX], len: 0 }
+    }
+
     pub(super) fn as_slice(&self) -> &[(ConnId, Instant)] {
         &self.list[..usize::from(self.len)]
     }
@@ -146,12 +150,14 @@ impl Partial {
         true
     }
 
-    /// The block is with the storage. Only for a block that is asked for.
+    /// The block is with the storage. Only for a block that is not.
     pub(super) fn store(&mut self, block: u32, giver: ConnId) {
         let state = &mut self.blocks[block as usize];
-        assert!(matches!(state, Block::Asked(_)), "only an asked block is stored");
-        *state = Block::Stored(giver);
-        self.asked -= 1;
+        match std::mem::replace(state, Block::Stored(giver)) {
+            Block::Asked(_) => self.asked -= 1,
+            Block::Missing => self.missing -= 1,
+            Block::Stored(_) => panic!("a block is stored once"),
+        }
     }
 
     #[cfg(test)]

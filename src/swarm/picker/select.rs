@@ -238,10 +238,16 @@ impl Picker {
     // --- the small steps ----------------------------------------------------------------------
 
     fn start(&mut self, piece: u32, asker: &Asker<'_>, full: usize, out: &mut Vec<BlockRef>) {
+        let slot = self.open(asker.now, piece);
+        self.take_from(slot, asker, full, out);
+    }
+
+    /// Makes a started piece of one that was not; the caller does something to a block of it.
+    pub(super) fn open(&mut self, now: Instant, piece: u32) -> usize {
         self.order.remove(piece);
         let mut partial = Partial::new(piece, self.len_of(piece).div_ceil(BLOCK_LEN));
         if self.failed.contains(&piece) {
-            partial.solo_until = Some(asker.now + SOLO_TIME);
+            partial.solo_until = Some(now + SOLO_TIME);
         }
         let slot = match self.free.pop() {
             Some(slot) => slot,
@@ -252,7 +258,7 @@ impl Picker {
         };
         self.slots[piece as usize] = slot;
         self.partials[slot as usize] = Some(partial);
-        self.take_from(slot as usize, asker, full, out);
+        slot as usize
     }
 
     // Asks for missing blocks of a started piece, in order.

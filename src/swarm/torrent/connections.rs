@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Torrent;
+use super::downloading::Arrived;
 use crate::base::addr::{canonical, is_private};
 use crate::base::{Instant, PeerId};
 use crate::peer::{CloseReason, ConnId, Connection, Misbehavior, REQUESTS_QUEUED_MAX, Received};
@@ -257,7 +258,9 @@ impl Torrent {
     pub(super) fn on_received(&mut self, now: Instant, conn: ConnId, received: Received) {
         match received {
             Received::Nothing => {}
-            Received::Block { block, data, .. } => self.on_block(now, conn, block, data),
+            Received::Block { block, data, late } => {
+                self.on_block(now, conn, Arrived { block, data, late });
+            }
             Received::Request(block) => self.on_request(now, conn, block),
             Received::Handshake(theirs) => self.on_handshake(now, conn, &theirs),
             Received::Unchoked => self.refill(now, conn),

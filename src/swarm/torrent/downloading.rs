@@ -28,6 +28,15 @@ pub(super) struct Transfer {
     picked: Vec<picker::BlockRef>,
 }
 
+/// A block that was asked for.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    pub block: BlockRef,
+    pub data: Bytes,
+    /// The request was given up since.
+    pub late: bool,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
     /// Wanted pieces are missing.
@@ -214,7 +223,8 @@ impl Torrent {
 
     // --- getting ------------------------------------------------------------------------------
 
-    pub(super) fn on_block(&mut self, now: Instant, conn: ConnId, block: BlockRef, data: Bytes) {
+    pub(super) fn on_block(&mut self, now: Instant, conn: ConnId, arrived: Arrived) {
+        let Arrived { block, data, late } = arrived;
         let len = data.len();
         self.download.add(len);
         let Some(piece) = self.content.as_ref().and_then(|c| c.layout.piece(block.piece)) else {
@@ -226,7 +236,13 @@ impl Torrent {
         peer.was_useful = true;
         peer.rejects = 0;
         let picked = picker::BlockRef { piece, begin: block.begin, len: block.len };
-        match transfer.picker.on_block(now, conn, picked) {
+        let outcome = match late {
+            false => transfer.picker.on_block(now, conn, picked),
+            // What was given up is not among what the storage is spared for.
+            true if transfer.is_throttled => BlockOutcome::Unrequested,
+            true => transfer.picker.on_late_block(now, conn, picked),
+        };
+        match outcome {
             BlockOutcome::Store { cancel } => {
                 transfer.unwritten += len;
                 if transfer.unwritten >= UNWRITTEN_MAX {
@@ -241,7 +257,7 @@ impl Torrent {
                     }
                 }
             }
-            // Given up, and asked of another peer or stored since.
+            // Brought by another since, or not wanted any more.
             BlockOutcome::Duplicate | BlockOutcome::Unrequested => self.wasted += len as u64,
         }
         self.refill(now, conn);

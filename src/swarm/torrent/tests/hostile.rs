@@ -211,6 +211,25 @@ fn stalling_peers_cost_less_than_five_seconds() {
 }
 
 #[test]
+fn blocks_that_come_after_we_gave_them_up_are_not_wasted() {
+    let mut w = World::new(sample());
+    // A line that hangs for six seconds, twice as long as we wait, and brings everything then.
+    let seed = w.bent_seed(|now, frame| {
+        let hangs = is_block(&frame) && now < Instant::ZERO + secs(6);
+        let left = (Instant::ZERO + secs(6)).since(now);
+        if hangs { Bend::Delay(frame, left) } else { Bend::Send(frame) }
+    });
+    // And another that is slow, so that there is somebody to ask instead.
+    let slow = w.seed();
+    w.set_rate(slow, 10e3);
+    let leech = w.leech();
+    w.introduce(leech, &[seed, slow]);
+    w.finish(&[leech], secs(30));
+    let status = w.hosts[leech].torrent.status(w.now);
+    assert!(status.wasted <= 4 * 16_384, "{} blocks wasted", status.wasted / 16_384);
+}
+
+#[test]
 fn slow_seed_alone_is_enough() {
     let mut w = World::new(Sample::new(400_000, 65_536));
     let (seed, leech) = (w.seed(), w.leech());
