@@ -38,4 +38,4 @@ pub use flows::{FLOWS_PER_SECOND, FlowBudget, FlowStats, Priority};
 pub use node::{LookupProgress, Node};
 pub use reachability::Reachability;
 pub use security::{is_valid_id, make_id};
-pub use stats::{ByMethod, Dropped, Stats};
+pub use stats::{ByCode, ByMethod, Dropped, RttCounts, Stats};

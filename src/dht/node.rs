@@ -316,6 +316,7 @@ impl Node {
         self.stats.replies_late += u64::from(pending.is_late());
         self.on_inbound(now);
         let rtt = now.since(pending.sent);
+        self.stats.rtt.record(rtt);
         self.unreachable.on_alive(&pending.to);
         if let Purpose::Lookup(_) = pending.purpose {
             self.queries.rtts.record(rtt);
@@ -348,7 +349,7 @@ impl Node {
     }
 
     fn on_error(&mut self, now: Instant, pending: Pending, error: &ErrorReply<'_>) {
-        self.stats.errors_in += 1;
+        self.stats.errors_in.count(error.code);
         self.trace_error(now, &pending, error.code);
         self.on_inbound(now);
         match pending.purpose {

@@ -120,7 +120,7 @@ impl Node {
         }
         let Refusal { code, text } = refusal;
         let len = self.outbox.push_with(to, |out| krpc::encode_error(out, tid, code, text));
-        self.stats.errors_out += 1;
+        self.stats.errors_out.count(code.number());
         self.on_queued(len);
     }
 
