@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::reachability::Reachability;
 use crate::base::{Distance, InfoHash, NodeId};
+use crate::wire::item::Item;
 
 /// Names one running lookup of one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +41,35 @@ pub enum Event {
         lookup: LookupId,
         /// New ones only.
         peers: Vec<SocketAddr>,
+    },
+    /// A lookup found the item, or a newer version of it than before. It proved itself.
+    ItemFound {
+        /// Which lookup.
+        lookup: LookupId,
+        /// With all that proves it.
+        item: Item,
+    },
+    /// A node told a lookup some torrents that it has peers of.
+    Samples {
+        /// Which lookup.
+        lookup: LookupId,
+        /// Which node.
+        from: SocketAddr,
+        /// The torrents.
+        info_hashes: Vec<InfoHash>,
+        /// How many the node has in all.
+        total: u64,
+        /// It is to be left in peace for so long.
+        interval: Duration,
+    },
+    /// An item that we keep alive was looked after; see [`Node::keep_item`](super::Node::keep_item).
+    ItemKept {
+        /// As it is now: somebody may have published a newer version.
+        item: Item,
+        /// Nodes that had it.
+        copies: usize,
+        /// Nodes that stored it anew; none if it was well kept.
+        stored: usize,
     },
     /// A lookup is over. No further event names it.
     LookupDone {
@@ -139,6 +169,26 @@ pub enum LookupKind {
     GetPeers(InfoHash),
     /// The peers of a torrent, then `announce_peer` to the closest nodes.
     Announce(InfoHash),
+    /// How many have a torrent (BEP 33).
+    Scrape(InfoHash),
+    /// The newest version of an item (BEP 44).
+    GetItem,
+    /// The nodes that store an item, then `put` to the closest (BEP 44).
+    PutItem,
+    /// Torrents that the nodes on the way have peers of (BEP 51).
+    Sample,
+}
+
+/// How many have a torrent, as the nodes closest to it count them (BEP 33). Estimates: with a thousand
+/// they are a few hundredths off, beyond six thousand they say no more than "many".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Scrape {
+    /// Those that have all of it.
+    pub seeds: u32,
+    /// The others.
+    pub peers: u32,
+    /// Nodes that counted.
+    pub nodes: usize,
 }
 
 /// What a lookup did.
@@ -158,8 +208,15 @@ pub struct LookupReport {
     pub nodes: Vec<(NodeId, SocketAddr)>,
     /// Peers that were found, all distinct.
     pub peers: usize,
-    /// Nodes that accepted our announce.
+    /// Nodes that accepted our announce, or stored our item.
     pub announced: usize,
+    /// The numbers of the errors with which the others refused our item. If one was found that is newer,
+    /// or not the version to be replaced, nobody was asked, and these are what they would have said.
+    pub refused: Vec<i64>,
+    /// Nodes that had the newest version of the item, or said so, before we stored any.
+    pub copies: usize,
+    /// The count that was asked for.
+    pub scrape: Option<Scrape>,
     /// What it has cost.
     pub cost: LookupCost,
     /// From its start to its end.

@@ -8,6 +8,7 @@
 
 mod announcing;
 mod candidates;
+mod errand;
 mod spending;
 
 use std::collections::BTreeSet;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use self::announcing::Announce;
 pub(super) use self::candidates::CANDIDATES_MAX;
 use self::candidates::{Candidate, Informant, SEEDS_MAX, Seed, State};
+pub(super) use self::errand::{Census, Errand, ItemPut, ItemSearch};
 use self::spending::Spending;
 use super::bucket::K;
 use super::event::{LookupKind, LookupReport};
@@ -52,8 +54,12 @@ pub(super) struct Lookup {
     pub priority: Priority,
     /// For the table's sake; the host hears nothing of it.
     pub own_account: bool,
+    /// What it is after besides nodes.
+    pub errand: Errand,
     /// What to announce; `None` for the port our datagrams come from.
     pub port: Option<u16>,
+    /// We have the whole torrent that is announced.
+    pub seed: bool,
     /// Our table shows that ids follow from addresses in this network (BEP 42).
     pub ids_follow: bool,
     started: Instant,
@@ -82,7 +88,9 @@ impl Lookup {
             target,
             priority: if own_account { Priority::Background } else { Priority::Interactive },
             own_account,
+            errand: Errand::default(),
             port: None,
+            seed: false,
             ids_follow: false,
             started: now,
             candidates: Vec::new(),
@@ -105,9 +113,18 @@ impl Lookup {
     pub fn method(&self) -> Method<'static> {
         match self.kind {
             LookupKind::FindNode => Method::FindNode { target: self.target },
-            LookupKind::GetPeers(info_hash) | LookupKind::Announce(info_hash) => {
-                Method::get_peers(info_hash)
+            LookupKind::GetPeers(info_hash) => Method::get_peers(info_hash),
+            // BEP 33: seeds have nothing for each other.
+            LookupKind::Announce(info_hash) => {
+                Method::GetPeers { info_hash, noseed: self.seed, scrape: false }
             }
+            LookupKind::Scrape(info_hash) => {
+                Method::GetPeers { info_hash, noseed: false, scrape: true }
+            }
+            LookupKind::GetItem | LookupKind::PutItem => {
+                Method::Get { target: self.target, seq: self.newer_than() }
+            }
+            LookupKind::Sample => Method::SampleInfohashes { target: self.target },
         }
     }
 
@@ -194,18 +211,17 @@ impl Lookup {
         self.in_flight += 1;
     }
 
-    // From the closest outwards, until eight are alive or five are being waited for.
+    // From the closest outwards, until eight (or as many as are wanted) are alive or five are being waited for.
     fn walk(&self, trusting: bool) -> Walk {
         let demand_valid = self.demands_valid_ids();
+        let wanted = self.answers_wanted();
         let (mut alive, mut waiting) = (0, 0);
         let mut walk = Walk::default();
         for (at, candidate) in self.candidates.iter().enumerate() {
             match candidate.state {
                 State::Answered => {
-                    if candidate.valid_id || !demand_valid {
-                        alive += 1;
-                    }
-                    if alive == K {
+                    alive += usize::from(self.counts(candidate, demand_valid));
+                    if alive == wanted {
                         walk.enough = true;
                         return walk;
                     }
@@ -245,6 +261,12 @@ impl Lookup {
         let answered = || self.candidates.iter().filter(|c| c.state == State::Answered);
         let valid = answered().filter(|c| c.valid_id && !is_private(c.addr.ip())).count();
         valid >= K / 2 && valid * 4 >= answered().count()
+    }
+
+    // Is it one of the eight that end the search?
+    fn counts(&self, candidate: &Candidate, demand_valid: bool) -> bool {
+        (candidate.valid_id || !demand_valid)
+            && (candidate.token.is_some() || !self.demands_tokens())
     }
 
     // Where others answer, silence may be one lost datagram. Not so the nodes of who names dead ones,
@@ -360,27 +382,39 @@ impl Lookup {
     /// Its time is over. False if there is nothing left to do; else it announces to those that
     /// answered, and a little more time is needed.
     pub fn hurry(&mut self) -> bool {
-        let announces = matches!(self.kind, LookupKind::Announce(_)) && self.answered > 0;
+        let announces = self.stores() && self.answered > 0;
         announces && !std::mem::replace(&mut self.hurried, true)
     }
 
     fn search_ended(&mut self) -> Next {
-        if !matches!(self.kind, LookupKind::Announce(_)) {
+        if !self.stores() {
             return Next::Done;
         }
         let demand_valid = self.demands_valid_ids();
-        let mut counted = 0;
-        let mut announces = Vec::new();
-        for candidate in self.candidates.iter_mut().filter(|c| c.state == State::Answered) {
-            if counted == K || announces.len() == ANNOUNCES_MAX {
+        let mut counted = Vec::with_capacity(K);
+        let mut chosen = Vec::new();
+        for (at, candidate) in self.candidates.iter().enumerate() {
+            if counted.len() == K || chosen.len() == ANNOUNCES_MAX {
                 break;
             }
-            if candidate.valid_id || !demand_valid {
-                counted += 1;
+            if candidate.state != State::Answered {
+                continue;
             }
+            if self.counts(candidate, demand_valid) {
+                counted.push(candidate.addr);
+            }
+            if candidate.token.is_some() {
+                chosen.push(at);
+            }
+        }
+        if !self.is_to_be_stored(&counted) {
+            return Next::Done;
+        }
+        let mut announces = Vec::with_capacity(chosen.len());
+        for at in chosen {
+            let candidate = &mut self.candidates[at];
             if let Some(token) = candidate.token.take() {
-                let (id, addr) = (candidate.id, candidate.addr);
-                announces.push(Announce::new(id, addr, token));
+                announces.push(Announce::new(candidate.id, candidate.addr, token));
             }
         }
         self.announces = Some(announces);
@@ -390,6 +424,7 @@ impl Lookup {
     /// What it did.
     pub fn report(&self, now: Instant) -> LookupReport {
         let answered = || self.candidates.iter().filter(|c| c.state == State::Answered);
+        let (copies, refused, scrape) = self.errand_report();
         LookupReport {
             kind: self.kind,
             asked: self.asked,
@@ -399,6 +434,9 @@ impl Lookup {
             nodes: answered().take(K).map(|c| (c.id, c.addr)).collect(),
             peers: self.peers.len(),
             announced: self.announced,
+            refused,
+            copies,
+            scrape,
             cost: self.spending.cost,
             took: now.since(self.started),
         }
@@ -424,7 +462,7 @@ const IN_FLIGHT_MIN: usize = 24;
 // Beyond the eight that count, those between them whose ids break BEP 42.
 const ANNOUNCES_MAX: usize = 16;
 // BEP 5 allows any length; real tokens have 4 to 20 bytes, and we do not echo kilobytes.
-const TOKEN_LEN_MAX: usize = 128;
+const TOKEN_LEN_MAX: usize = 64;
 // If nobody answers at all, those we started from are asked again this often.
 const STARTS_MAX: usize = 3;
 // If too few answered, it is given more of the table once.

@@ -15,25 +15,40 @@ use super::queries::Purpose;
 use super::security::is_valid_id;
 use crate::base::addr::is_believable;
 use crate::base::{InfoHash, Instant, Key, NodeId};
-use crate::wire::krpc::{Method, Reply};
+use crate::wire::krpc::Reply;
 
 impl Node {
     /// Finds the nodes closest to `target`.
     pub fn find_node(&mut self, now: Instant, target: NodeId) -> LookupId {
-        self.start_lookup(now, LookupKind::FindNode, target.key(), None, false)
+        self.start_lookup(now, LookupKind::FindNode, target.key(), false)
     }
 
     /// Finds the peers of a torrent; [`Event::PeersFound`] tells as they come.
     pub fn get_peers(&mut self, now: Instant, info_hash: InfoHash) -> LookupId {
-        self.start_lookup(now, LookupKind::GetPeers(info_hash), info_hash.key(), None, false)
+        self.start_lookup(now, LookupKind::GetPeers(info_hash), info_hash.key(), false)
     }
 
     /// Finds the peers of a torrent and announces us to the closest nodes: at `port`, or at the
     /// port from which our datagrams come.
     pub fn announce(&mut self, now: Instant, info_hash: InfoHash, port: Option<u16>) -> LookupId {
+        self.announce_as(now, info_hash, port, false)
+    }
+
+    /// The same; `seed` says whether we have the whole torrent (BEP 33).
+    pub fn announce_as(
+        &mut self,
+        now: Instant,
+        info_hash: InfoHash,
+        port: Option<u16>,
+        seed: bool,
+    ) -> LookupId {
         let port = port.filter(|port| *port != 0);
-        self.store_own(now, info_hash, port.unwrap_or_else(|| self.own_port()), false);
-        self.start_lookup(now, LookupKind::Announce(info_hash), info_hash.key(), port, false)
+        self.store_own(now, info_hash, port.unwrap_or_else(|| self.own_port()), seed);
+        let id = LookupId(self.name());
+        let mut lookup = Lookup::new(now, LookupKind::Announce(info_hash), info_hash.key(), false);
+        (lookup.port, lookup.seed) = (port, seed);
+        self.begin_lookup(now, id, lookup);
+        id
     }
 
     /// Ends a lookup without a word.
@@ -56,12 +71,10 @@ impl Node {
         now: Instant,
         kind: LookupKind,
         target: Key,
-        port: Option<u16>,
         own_account: bool,
     ) -> LookupId {
         let id = LookupId(self.name());
         let mut lookup = Lookup::new(now, kind, target, own_account);
-        lookup.port = port;
         if own_account && target == self.id.key() {
             lookup.priority = Priority::Upkeep;
         }
@@ -75,7 +88,10 @@ impl Node {
         lookup.ids_follow = self.config.enforce_node_ids || self.table.ids_follow();
         self.table.on_lookup(now, target);
         self.feed(now, &mut lookup);
-        if let LookupKind::GetPeers(info_hash) | LookupKind::Announce(info_hash) = kind {
+        if let LookupKind::GetPeers(info_hash)
+        | LookupKind::Announce(info_hash)
+        | LookupKind::Scrape(info_hash) = kind
+        {
             self.find_stored(now, id, &mut lookup, info_hash);
         }
         self.lookup_ends.insert((lookup.expires_at(), id));
@@ -206,17 +222,10 @@ impl Node {
         node: NodeId,
         token: &[u8],
     ) -> Sent {
-        let LookupKind::Announce(info_hash) = lookup.kind else { return Sent::Never };
         if !self.is_acceptable(node, &to) {
             return Sent::Never;
         }
-        let method = Method::AnnouncePeer {
-            info_hash,
-            port: lookup.port.unwrap_or_else(|| self.own_port()),
-            implied_port: lookup.port.is_none(),
-            seed: false,
-            token,
-        };
+        let Some(method) = self.store_method(lookup, &to, token) else { return Sent::Never };
         self.ask(now, lookup.priority, to, Some(node), Purpose::Announce(id), &method)
     }
 
@@ -226,6 +235,7 @@ impl Node {
         let report = lookup.report(now);
         if lookup.own_account {
             self.on_own_lookup_done(now, id);
+            self.on_kept(now, id, lookup);
         } else {
             self.emit(Event::LookupDone { lookup: id, report });
         }
@@ -273,6 +283,7 @@ impl Node {
         if !peers.is_empty() && !lookup.own_account {
             self.emit(Event::PeersFound { lookup: id, peers });
         }
+        self.on_errand_reply(now, id, &mut lookup, *from, reply);
         self.lookups.insert(id, lookup);
         self.pump(now, id);
     }
@@ -304,9 +315,13 @@ impl Node {
         now: Instant,
         id: LookupId,
         from: &SocketAddr,
-        accepted: bool,
+        answer: Result<(), i64>,
     ) {
-        self.with_lookup(now, id, |lookup| lookup.on_announce_answered(from, accepted));
+        self.with_lookup(now, id, |lookup| lookup.on_announce_answered(from, answer));
+    }
+
+    pub(super) fn on_announce_lost(&mut self, now: Instant, id: LookupId, to: &SocketAddr) {
+        self.with_lookup(now, id, |lookup| lookup.on_announce_refused(to, true));
     }
 
     pub(super) fn on_announce_stalled(&mut self, now: Instant, id: LookupId, to: &SocketAddr) {

@@ -338,7 +338,7 @@ impl Node {
         for pending in self.queries.clear() {
             match pending.purpose {
                 Purpose::Lookup(lookup) => self.on_lookup_dead(now, lookup, &pending.to),
-                Purpose::Announce(lookup) => self.on_announced(now, lookup, &pending.to, false),
+                Purpose::Announce(lookup) => self.on_announce_lost(now, lookup, &pending.to),
                 Purpose::Ping(ping) => self.emit(Event::PingDone { ping, id: None, rtt: None }),
                 Purpose::Check => {}
             }
@@ -462,7 +462,7 @@ impl Node {
         };
         // Named before it starts: it may be over before `start_lookup` returns.
         self.maintenance.own_lookup = Some(LookupId(self.next_name + 1));
-        let id = self.start_lookup(now, LookupKind::FindNode, target, None, true);
+        let id = self.start_lookup(now, LookupKind::FindNode, target, true);
         debug_assert!(self.maintenance.own_lookup.is_none_or(|own| own == id));
     }
 

@@ -3,9 +3,11 @@
 
 mod bucket;
 mod config;
+mod errands;
 mod event;
 mod flows;
 mod item_store;
+mod keeper;
 mod line;
 mod lookup;
 mod lookups;
@@ -29,10 +31,11 @@ mod waiting;
 #[cfg(test)]
 mod tests;
 
+pub use crate::wire::item::{Item, ItemError, ItemKey, SecretKey};
 pub use config::{Config, PER_IP_RATE};
 pub use event::{
-    Event, LookupCost, LookupId, LookupKind, LookupReport, Output, PingId, SavedContact, Step,
-    StepKind,
+    Event, LookupCost, LookupId, LookupKind, LookupReport, Output, PingId, SavedContact, Scrape,
+    Step, StepKind,
 };
 pub use flows::{FLOWS_PER_SECOND, FlowBudget, FlowStats, Priority};
 pub use node::{LookupProgress, Node};

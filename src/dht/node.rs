@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::config::Config;
 use super::event::{Event, LookupId, Output, PingId, SavedContact};
 use super::flows::{FlowBudget, Flows, Passage, Priority};
+use super::keeper::Keeper;
 use super::line::Line;
 use super::lookup::Lookup;
 use super::maintenance::Maintenance;
@@ -42,6 +43,7 @@ pub struct Node {
     pub(super) line: Line,
     pub(super) next_name: u64,
     pub(super) server: Server,
+    pub(super) keeper: Keeper,
     pub(super) vote: AddressVote,
     pub(super) maintenance: Maintenance,
     pub(super) unreachable: Unreachable,
@@ -101,6 +103,7 @@ impl Node {
             line: Line::default(),
             next_name: 0,
             server: Server::new(now, id, &mut rng),
+            keeper: Keeper::default(),
             vote: AddressVote::new(config.family),
             maintenance: Maintenance::new(now),
             unreachable: Unreachable::new(),
@@ -171,6 +174,7 @@ impl Node {
             self.on_due(now, due);
         }
         self.end_expired_lookups(now);
+        self.keep_items(now);
         self.maintain(now);
         self.feed_waiting(now);
     }
@@ -197,7 +201,8 @@ impl Node {
         let queries = self.queries.poll_timeout().unwrap_or(Instant::FAR_FUTURE);
         let lookups = self.lookup_ends.first().map_or(Instant::FAR_FUTURE, |(when, _)| *when);
         let waiting = self.waiting_until().unwrap_or(Instant::FAR_FUTURE);
-        Some(queries.min(lookups).min(waiting).min(self.maintenance.poll_timeout()))
+        let kept = self.keeper.poll_timeout().unwrap_or(Instant::FAR_FUTURE);
+        Some(queries.min(lookups).min(waiting).min(kept).min(self.maintenance.poll_timeout()))
     }
 
     /// Asks whether a node is at `addr`; [`Event::PingDone`] tells.
@@ -328,7 +333,7 @@ impl Node {
         self.trace_reply(now, &pending, reply);
         match pending.purpose {
             Purpose::Lookup(lookup) => self.on_lookup_reply(now, lookup, &pending.to, reply),
-            Purpose::Announce(lookup) => self.on_announced(now, lookup, &pending.to, true),
+            Purpose::Announce(lookup) => self.on_announced(now, lookup, &pending.to, Ok(())),
             Purpose::Ping(ping) => {
                 self.emit(Event::PingDone { ping, id: Some(reply.id), rtt: Some(rtt) });
             }
@@ -354,7 +359,9 @@ impl Node {
         self.on_inbound(now);
         match pending.purpose {
             Purpose::Lookup(lookup) => self.on_lookup_dead(now, lookup, &pending.to),
-            Purpose::Announce(lookup) => self.on_announced(now, lookup, &pending.to, false),
+            Purpose::Announce(lookup) => {
+                self.on_announced(now, lookup, &pending.to, Err(error.code));
+            }
             Purpose::Ping(ping) => self.emit(Event::PingDone { ping, id: None, rtt: None }),
             Purpose::Check => {}
         }

@@ -140,7 +140,13 @@ impl Dht {
                 }
                 Some(NodeEvent::Pinged { id: None, .. }) => return Err(DhtError::NoAnswer(addr)),
                 Some(NodeEvent::Refused(why)) => return Err(why.into()),
-                Some(NodeEvent::Peers(_) | NodeEvent::Step(_) | NodeEvent::Done { .. }) => {}
+                Some(
+                    NodeEvent::Peers(_)
+                    | NodeEvent::Item(_)
+                    | NodeEvent::Samples { .. }
+                    | NodeEvent::Step(_)
+                    | NodeEvent::Done { .. },
+                ) => {}
                 None => return Err(DhtError::Ended),
             }
         }

@@ -260,6 +260,10 @@ impl EventLoop {
                 self.tell(torrent, TorrentEvent::LookupDone(report));
             }
             Event::Command { command, event } => self.on_command_event(command, event),
+            Event::ItemKept { socket, item, copies, stored } => {
+                let (socket, target, seq) = (socket.0, item.target(), item.seq());
+                tracing::debug!(socket, %target, ?seq, copies, stored, "an item was looked after");
+            }
             Event::NeedBootstrap(_) => self.find_bootstrap_nodes(),
             Event::ExternalAddress(socket, ip) => {
                 tracing::info!(socket = socket.0, %ip, "external address");

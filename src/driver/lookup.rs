@@ -111,7 +111,11 @@ impl<T> Lookup<T> {
         match event {
             NodeEvent::Done { report, .. } => self.outcome.reports.push(report),
             NodeEvent::Refused(why) => self.end = Some(Err(why.into())),
-            NodeEvent::Peers(_) | NodeEvent::Step(_) | NodeEvent::Pinged { .. } => {}
+            NodeEvent::Peers(_)
+            | NodeEvent::Item(_)
+            | NodeEvent::Samples { .. }
+            | NodeEvent::Step(_)
+            | NodeEvent::Pinged { .. } => {}
         }
     }
 }

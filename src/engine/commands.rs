@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use crate::base::addr::Family;
 use crate::base::limits::DHT_COMMANDS_MAX;
-use crate::base::{InfoHash, Instant, NodeId};
-use crate::dht::{LookupId, Node};
+use crate::base::{InfoHash, Instant, Key, NodeId};
+use crate::dht::{Item, ItemKey, LookupId, Node};
 use crate::engine::switchboard::{Asker, Engine};
 use crate::engine::{CommandId, Event, NodeEvent, Output, Refused, SocketId};
 
@@ -24,6 +24,43 @@ impl Engine {
     /// Looks for the nodes closest to `target`.
     pub fn find_node(&mut self, now: Instant, target: NodeId) -> CommandId {
         self.command(now, |node| node.find_node(now, target))
+    }
+
+    /// Looks for an item; [`NodeEvent::Item`] tells it, and newer versions as they turn up.
+    pub fn get_item(&mut self, now: Instant, key: ItemKey) -> CommandId {
+        self.command(now, |node| node.get_item(now, key.clone()))
+    }
+
+    /// Stores an item at the nodes closest to it; `cas` is the version that it may replace.
+    pub fn put_item(&mut self, now: Instant, item: Item, cas: Option<i64>) -> CommandId {
+        self.command(now, |node| node.put_item(now, item.clone(), cas))
+    }
+
+    /// Asks the nodes on the way to `target` which torrents they have peers of.
+    pub fn sample(&mut self, now: Instant, target: Key) -> CommandId {
+        self.command(now, |node| node.sample(now, target))
+    }
+
+    /// Counts who has a torrent.
+    pub fn scrape(&mut self, now: Instant, info_hash: InfoHash) -> CommandId {
+        self.command(now, |node| node.scrape(now, info_hash))
+    }
+
+    /// Stores an item now and keeps it alive until [`Engine::drop_item`]; [`Event::ItemKept`] tells each
+    /// time that it was looked after. False if no node takes it: it proves nothing, or is older than
+    /// what is kept, or too many are.
+    pub fn keep_item(&mut self, now: Instant, item: &Item) -> bool {
+        let mut kept = false;
+        self.each_node(|slot| kept |= slot.node.keep_item(now, item.clone()));
+        self.drain_nodes(now);
+        kept
+    }
+
+    /// Keeps an item no longer. False if it was not kept.
+    pub fn drop_item(&mut self, target: Key) -> bool {
+        let mut dropped = false;
+        self.each_node(|slot| dropped |= slot.node.drop_item(target));
+        dropped
     }
 
     /// Pings one node.

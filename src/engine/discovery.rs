@@ -175,6 +175,9 @@ mod tests {
             nodes: Vec::new(),
             peers: 0,
             announced,
+            refused: Vec::new(),
+            copies: 0,
+            scrape: None,
             cost: crate::dht::LookupCost::default(),
             took: Duration::ZERO,
         }

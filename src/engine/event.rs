@@ -98,6 +98,17 @@ pub enum Event {
         /// What.
         event: NodeEvent,
     },
+    /// A node looked after an item that is kept.
+    ItemKept {
+        /// Which node.
+        socket: SocketId,
+        /// As it is now: somebody may have published a newer version.
+        item: dht::Item,
+        /// Nodes that had it.
+        copies: usize,
+        /// Nodes that stored it anew; none if it was well kept.
+        stored: usize,
+    },
     /// A node needs addresses to start from: resolve the bootstrap names and call `bootstrap`.
     NeedBootstrap(SocketId),
     /// A node learned the address that the world sees (BEP 42).
@@ -111,6 +122,19 @@ pub enum Event {
 pub enum NodeEvent {
     /// New peers.
     Peers(Vec<SocketAddr>),
+    /// The item, or a newer version of it than that node's lookup knew. It proved itself.
+    Item(dht::Item),
+    /// Torrents that a node has peers of.
+    Samples {
+        /// Which node.
+        from: SocketAddr,
+        /// The torrents.
+        info_hashes: Vec<crate::base::InfoHash>,
+        /// How many it has in all.
+        total: u64,
+        /// It is to be left in peace for so long.
+        interval: std::time::Duration,
+    },
     /// A step of a traced lookup.
     Step(dht::Step),
     /// One node's lookup is over; `last` if no other node still works on this command.
@@ -135,7 +159,7 @@ impl NodeEvent {
     /// No further event names this command.
     pub fn is_last(&self) -> bool {
         match self {
-            Self::Peers(_) | Self::Step(_) => false,
+            Self::Peers(_) | Self::Item(_) | Self::Samples { .. } | Self::Step(_) => false,
             Self::Done { last, .. } => *last,
             Self::Pinged { .. } | Self::Refused(_) => true,
         }

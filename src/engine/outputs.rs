@@ -125,12 +125,15 @@ impl Engine {
             return;
         }
         let (hash, announces) = (slot.info_hash, slot.announces);
+        let seed = slot.torrent.is_seed();
         let port = self.config.listen_port.filter(|_| announces);
         let mut started = Vec::new();
         self.each_node(|n| {
             let lookup = match port {
-                Some(port) if port == n.port => n.node.announce(now, hash, None),
-                Some(port) => n.node.announce(now, hash, Some(port)),
+                Some(port) => {
+                    let port = (port != n.port).then_some(port);
+                    n.node.announce_as(now, hash, port, seed)
+                }
                 None => n.node.get_peers(now, hash),
             };
             started.push((n.socket, lookup));
@@ -167,6 +170,21 @@ impl Engine {
                 if let Some(Asker::Command(command)) = self.lookups.get(&(socket, lookup)) {
                     self.tell(*command, NodeEvent::Step(step));
                 }
+            }
+            dht::Event::ItemFound { lookup, item } => {
+                if let Some(Asker::Command(command)) = self.lookups.get(&(socket, lookup)) {
+                    self.tell(*command, NodeEvent::Item(item));
+                }
+            }
+            dht::Event::Samples { lookup, from, info_hashes, total, interval } => {
+                if let Some(Asker::Command(command)) = self.lookups.get(&(socket, lookup)) {
+                    let event = NodeEvent::Samples { from, info_hashes, total, interval };
+                    self.tell(*command, event);
+                }
+            }
+            dht::Event::ItemKept { item, copies, stored } => {
+                let event = Event::ItemKept { socket, item, copies, stored };
+                self.outputs.push_back(Output::Event(event));
             }
             dht::Event::PingDone { ping, id, rtt } => {
                 if let Some(command) = self.pings.remove(&(socket, ping)) {

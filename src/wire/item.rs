@@ -13,7 +13,7 @@ use crate::base::hash::Sha1;
 use crate::base::limits::{ITEM_SALT_MAX, ITEM_VALUE_MAX};
 use crate::base::{Key, hash};
 use crate::wire::bencode::{self, Limits, Writer};
-use crate::wire::krpc::{Put, SignedPut};
+use crate::wire::krpc::{ErrorCode, Put, SignedPut};
 
 /// What an item is known by.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,6 +80,18 @@ pub enum ItemError {
     /// The value has another hash, or the signature does not fit.
     #[error("the value is not what its key or signature says")]
     Forged,
+}
+
+impl ItemError {
+    /// The error with which a node refuses it.
+    pub fn code(self) -> ErrorCode {
+        match self {
+            ItemError::Value | ItemError::Seq => ErrorCode::Protocol,
+            ItemError::ValueLength => ErrorCode::ValueLength,
+            ItemError::SaltLength => ErrorCode::SaltLength,
+            ItemError::Forged => ErrorCode::Signature,
+        }
+    }
 }
 
 impl Item {

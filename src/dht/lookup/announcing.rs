@@ -1,5 +1,5 @@
-//! The end of a lookup that announces: `announce_peer` to the closest nodes that answered, each asked
-//! once more if the first datagram may be lost.
+//! The end of a lookup that announces: `announce_peer` or `put` to the closest nodes that answered, each
+//! asked once more if the first datagram may be lost.
 
 use std::net::SocketAddr;
 
@@ -37,7 +37,7 @@ impl Lookup {
         if announces.is_empty() { Next::Done } else { Next::Wait }
     }
 
-    /// The announce could not be sent.
+    /// The announce could not be sent, or no answer to it can come any more.
     pub fn on_announce_refused(&mut self, to: &SocketAddr, for_ever: bool) {
         let Some(announces) = &mut self.announces else { return };
         if for_ever {
@@ -49,18 +49,25 @@ impl Lookup {
         }
     }
 
-    /// `from` took our announce, or refused it.
-    pub fn on_announce_answered(&mut self, from: &SocketAddr, accepted: bool) {
+    /// `from` took our announce, or refused it with an error's number.
+    pub fn on_announce_answered(&mut self, from: &SocketAddr, answer: Result<(), i64>) {
         let Some(announces) = &mut self.announces else { return };
         let before = announces.len();
         announces.retain(|a| a.addr != *from);
-        if accepted && announces.len() < before {
-            self.announced += 1;
+        if announces.len() == before {
+            return;
+        }
+        match answer {
+            Ok(()) => self.announced += 1,
+            Err(code) => self.on_store_refused(code),
         }
     }
 
     /// The announce to `to` may be lost: it is sent once more.
     pub fn on_announce_stalled(&mut self, to: &SocketAddr) {
+        if !self.may_store_twice() {
+            return;
+        }
         let announces = self.announces.iter_mut().flatten();
         for announce in announces.filter(|a| a.addr == *to && a.tries < ANNOUNCE_TRIES_MAX) {
             announce.retry = true;

@@ -117,7 +117,7 @@ impl Node {
             Err(_) => self.stats.items_refused += 1,
         }
         taken.map(|_| ()).map_err(|error| match error {
-            PutError::Item(error) => refusal(item_code(error), item_text(error)),
+            PutError::Item(error) => refusal(error.code(), item_text(error)),
             PutError::CasMismatch(_) => refusal(ErrorCode::CasMismatch, "cas mismatch"),
             PutError::OldSequence(_) => refusal(ErrorCode::OldSequence, "sequence number too old"),
             PutError::Share => SHARE_USED,
@@ -133,15 +133,6 @@ fn is_for(asker: SocketAddr, peer: &Peer) -> bool {
 
 const fn refusal(code: ErrorCode, text: &'static str) -> Refusal {
     Refusal { code, text }
-}
-
-fn item_code(error: ItemError) -> ErrorCode {
-    match error {
-        ItemError::Value | ItemError::Seq => ErrorCode::Protocol,
-        ItemError::ValueLength => ErrorCode::ValueLength,
-        ItemError::SaltLength => ErrorCode::SaltLength,
-        ItemError::Forged => ErrorCode::Signature,
-    }
 }
 
 fn item_text(error: ItemError) -> &'static str {

@@ -2,6 +2,7 @@
 
 mod chaos;
 mod client;
+mod errands;
 mod flood;
 mod flows;
 mod hostile;

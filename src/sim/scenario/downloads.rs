@@ -308,6 +308,7 @@ impl Run {
                 Event::NeedBootstrap(_)
                 | Event::LookupDone { .. }
                 | Event::Command { .. }
+                | Event::ItemKept { .. }
                 | Event::ExternalAddress(..)
                 | Event::Reachability(..) => {}
             }

@@ -354,6 +354,9 @@ impl Outcome {
                 }
             }
             dht::Event::Step { .. }
+            | dht::Event::ItemFound { .. }
+            | dht::Event::Samples { .. }
+            | dht::Event::ItemKept { .. }
             | dht::Event::PingDone { .. }
             | dht::Event::NeedBootstrap
             | dht::Event::TableGrew { .. }

@@ -22,6 +22,11 @@ impl Torrent {
         self.peers.is_empty() && matches!(self.phase, Phase::FetchingMetadata | Phase::Downloading)
     }
 
+    /// Is every piece here, wanted or not (BEP 33)?
+    pub fn is_seed(&self) -> bool {
+        self.transfer.as_ref().is_some_and(|t| t.picker.have().is_all())
+    }
+
     /// Would more peers help?
     pub fn wants_peers(&self) -> bool {
         let here = self.peers.len() + self.candidates.dialling() + self.candidates.ready();

@@ -194,6 +194,24 @@ fn put_that_is_wrong_says_why() {
     }
 }
 
+// With a token of 64 bytes, which is more than any node gives.
+#[test]
+fn largest_put_fits_its_datagram() {
+    let value = [b"996:".to_vec(), vec![b'v'; 996]].concat();
+    let signed = SignedPut {
+        public_key: &[1; 32],
+        salt: &[2; 64],
+        seq: i64::MAX,
+        signature: &[3; 64],
+        cas: Some(i64::MIN),
+    };
+    let put = Put { token: &[4; 64], value: &value, signed: Some(signed) };
+    let mut out = Vec::new();
+    let head = QueryHead { tid: b"abcd", id: ID, read_only: true };
+    encode_query(&mut out, head, &Method::Put(put));
+    assert!(out.len() <= crate::base::limits::DATAGRAM_ITEM_MAX, "{}", out.len());
+}
+
 #[test]
 fn samples_of_odd_lengths_and_numbers_are_bounded() {
     let samples = |len: usize, num: &str, interval: &str| {
