@@ -198,6 +198,8 @@ pub struct LookupReport {
     pub kind: LookupKind,
     /// Nodes that were asked.
     pub asked: usize,
+    /// Queries that it took, second tries included and announces not.
+    pub queries: usize,
     /// Nodes that answered.
     pub answered: usize,
     /// Nodes that did not answer in time.

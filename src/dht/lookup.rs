@@ -428,6 +428,7 @@ impl Lookup {
         LookupReport {
             kind: self.kind,
             asked: self.asked,
+            queries: self.queries,
             answered: self.answered,
             dead: self.asked.saturating_sub(self.answered),
             closest: answered().next().map(|c| c.distance),

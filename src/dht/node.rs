@@ -249,6 +249,11 @@ impl Node {
         self.lookups.len()
     }
 
+    /// The contacts in the table, farthest first.
+    pub fn contacts(&self) -> impl Iterator<Item = (NodeId, SocketAddr)> + '_ {
+        self.table.contacts().map(|contact| (contact.id, contact.addr))
+    }
+
     /// The contact count of each bucket, farthest first.
     pub fn bucket_sizes(&self) -> Vec<usize> {
         self.table.bucket_sizes().collect()

@@ -169,6 +169,7 @@ mod tests {
         LookupReport {
             kind: LookupKind::GetPeers(InfoHash::new([0; 20])),
             asked: 5,
+            queries: 5,
             answered: 3,
             dead: 2,
             closest: None,

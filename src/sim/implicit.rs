@@ -251,6 +251,12 @@ impl Network {
             || (self.exists(ip) && self.unit(ip, Salt::Dead) >= self.options.dead)
     }
 
+    /// Is a node with this id at `addr`, and does it answer?
+    pub fn answers_as(&self, id: NodeId, addr: SocketAddr) -> bool {
+        let IpAddr::V4(ip) = addr.ip() else { return false };
+        addr == at(ip) && self.is_alive(ip) && self.id(ip) == id
+    }
+
     /// Does this node name others than it should?
     pub fn is_liar(&self, ip: Ipv4Addr) -> bool {
         self.unit(ip, Salt::Liar) < self.options.liars

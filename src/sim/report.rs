@@ -14,6 +14,12 @@ impl Durations {
         self.0.insert(at, duration);
     }
 
+    /// Adds all of `others`.
+    pub fn extend(&mut self, others: &Durations) {
+        self.0.extend_from_slice(&others.0);
+        self.0.sort_unstable();
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -5,6 +5,7 @@ use crate::base::{Rng, Seed};
 
 pub mod downloads;
 pub mod lookups;
+pub mod network;
 #[cfg(test)]
 mod tests;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Entry, K, Lie, Network, Salt, Says, Watch, at, head};
 use crate::base::{InfoHash, Instant, Key, NodeId};
+use crate::sim::world::Outside;
 use crate::wire::bencode::Writer;
 use crate::wire::compact;
 use crate::wire::krpc::{Body, Message, Method, Query};
@@ -133,6 +134,22 @@ impl Network {
         let token = self.hash(own, Salt::Token) ^ self.hash(from, Salt::Token).rotate_left(1);
         let [a, b, c, d, ..] = token.to_le_bytes();
         [a, b, c, d]
+    }
+}
+
+impl Outside for Network {
+    fn answer(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        to: SocketAddr,
+        datagram: &[u8],
+    ) -> Option<(Duration, Vec<u8>)> {
+        Network::answer(self, now, from, to, datagram)
+    }
+
+    fn lives_at(&self, ip: IpAddr) -> bool {
+        matches!(ip, IpAddr::V4(ip) if self.exists(ip))
     }
 }
 

@@ -41,6 +41,23 @@ impl Outside for () {
     }
 }
 
+/// Some, or nobody.
+impl<O: Outside> Outside for Option<O> {
+    fn answer(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        to: SocketAddr,
+        datagram: &[u8],
+    ) -> Option<(Duration, Vec<u8>)> {
+        self.as_mut()?.answer(now, from, to, datagram)
+    }
+
+    fn lives_at(&self, ip: IpAddr) -> bool {
+        self.as_ref().is_some_and(|outside| outside.lives_at(ip))
+    }
+}
+
 /// A datagram on its way.
 #[derive(Debug)]
 pub(super) struct Flight {
