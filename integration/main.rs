@@ -13,6 +13,7 @@ mod cli;
 mod clients;
 mod crash;
 mod faults;
+mod fuzz;
 mod hostile_dht;
 mod hostile_leech;
 mod hostile_lookup;

@@ -7,6 +7,7 @@
 //! does not have to be resolved twice.
 
 use std::fs::Metadata;
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -51,6 +52,18 @@ pub struct Record {
     pub parts: Option<Stamp>,
 }
 
+impl Record {
+    /// The bytes of its file.
+    pub fn encode(&self) -> io::Result<Vec<u8>> {
+        state_file::encode(VERSION, self)
+    }
+
+    /// Reads the bytes of its file; else says what is wrong with them.
+    pub fn decode(bytes: &[u8]) -> Result<Record, String> {
+        state_file::decode(bytes, VERSION)
+    }
+}
+
 /// Where the state of one download is kept.
 #[derive(Debug, Clone)]
 pub struct Place {
@@ -90,12 +103,12 @@ impl Place {
     }
 
     /// Replaces the record. What it says must be durable already.
-    pub fn save(&self, record: &Record) -> std::io::Result<()> {
+    pub fn save(&self, record: &Record) -> io::Result<()> {
         state_file::save(&self.record(), VERSION, record)
     }
 
     /// Keeps the info dictionary, once.
-    pub fn save_info(&self, info: &[u8]) -> std::io::Result<()> {
+    pub fn save_info(&self, info: &[u8]) -> io::Result<()> {
         let path = info_path(&self.dir, &self.info_hash);
         if path.exists() {
             return Ok(());
@@ -119,7 +132,8 @@ fn info_path(dir: &Path, info_hash: &InfoHash) -> PathBuf {
     dir.join(format!("{info_hash}.torrent"))
 }
 
-const VERSION: u32 = 1;
+/// The format of a record.
+pub const VERSION: u32 = 1;
 
 #[cfg(test)]
 mod tests {

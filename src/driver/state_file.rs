@@ -39,13 +39,23 @@ pub enum StateError {
 
 /// Writes `value` to `path`, durably and at once. Makes the directory if it is missing.
 pub fn save(path: &Path, version: u32, value: &impl Serialize) -> io::Result<()> {
+    write_atomically(path, &encode(version, value)?)
+}
+
+/// The bytes of a state file.
+pub fn encode(version: u32, value: &impl Serialize) -> io::Result<Vec<u8>> {
     let body = bincode::serde::encode_to_vec(value, CONFIG).map_err(io::Error::other)?;
+    Ok(seal(version, &body))
+}
+
+/// Puts the header before an encoded value.
+pub fn seal(version: u32, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_LEN + body.len());
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&version.to_le_bytes());
-    bytes.extend_from_slice(&hash::sha1(&body));
-    bytes.extend_from_slice(&body);
-    write_atomically(path, &bytes)
+    bytes.extend_from_slice(&hash::sha1(body));
+    bytes.extend_from_slice(body);
+    bytes
 }
 
 /// Reads what [`save`] wrote: `None` if there is no such file. A file that is damaged or of
@@ -88,7 +98,8 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8], version: u32) -> Result<T, String> {
+/// Reads the bytes of a state file; else says what is wrong with them.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8], version: u32) -> Result<T, String> {
     if bytes.len() > FILE_LEN_MAX {
         return Err("is far too large".to_owned());
     }

@@ -1,0 +1,5 @@
+//! libFuzzer's way into [`trackless_fuzz::resume`].
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| trackless_fuzz::resume(data));
