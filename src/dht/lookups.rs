@@ -293,10 +293,14 @@ impl Node {
     }
 
     pub(super) fn on_lookup_overdue(&mut self, now: Instant, id: LookupId, to: &SocketAddr) {
-        let was_silent = self.unreachable.has(now, to) || !self.unreachable.may_retry(now, to);
+        // Two lookups that ask the same node have asked it twice.
+        let in_vain = self.queries.asking(to) > 1
+            || self.unreachable.has(now, to)
+            || !self.queries.second_tries.pay()
+            || !self.unreachable.may_retry(now, to);
         self.with_lookup(now, id, |lookup| {
             lookup.on_overdue(to);
-            if was_silent {
+            if in_vain {
                 lookup.give_up(to);
             }
         });

@@ -17,6 +17,7 @@ mod peer_store;
 mod queries;
 mod reachability;
 mod rtt;
+mod second_tries;
 mod sampling;
 mod security;
 mod server;

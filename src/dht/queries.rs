@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::event::{LookupId, PingId};
 use super::rtt::RttHistogram;
+use super::second_tries::SecondTries;
 use crate::base::{Instant, NodeId, Rng};
 
 /// `t` of our queries: four bytes, because one deployed node answers no other length, and random,
@@ -49,6 +50,8 @@ pub(super) struct Pending {
     pub sent: Instant,
     stall: Duration,
     stage: Stage,
+    // It repeats one that was not answered.
+    repeats: bool,
 }
 
 impl Pending {
@@ -82,6 +85,8 @@ pub(super) struct Queries {
     by_endpoint: BTreeMap<SocketAddr, usize>,
     /// Round trips of lookup steps.
     pub rtts: RttHistogram,
+    /// What it brings to send a query once more.
+    pub second_tries: SecondTries,
 }
 
 impl Queries {
@@ -91,6 +96,7 @@ impl Queries {
             timers: BTreeSet::new(),
             by_endpoint: BTreeMap::new(),
             rtts: RttHistogram::new(),
+            second_tries: SecondTries::new(),
         }
     }
 
@@ -102,6 +108,11 @@ impl Queries {
     /// Is a query to `addr` under way?
     pub fn is_asking(&self, addr: &SocketAddr) -> bool {
         self.by_endpoint.contains_key(addr)
+    }
+
+    /// How many queries to `addr` are under way?
+    pub fn asking(&self, addr: &SocketAddr) -> usize {
+        self.by_endpoint.get(addr).copied().unwrap_or_default()
     }
 
     /// May one more go to `addr`?
@@ -128,7 +139,12 @@ impl Queries {
         // Who is known to be quick is not waited for as long as a stranger.
         let stall =
             known_rtt.map_or(typical, |rtt| typical.min((rtt * 2).max(super::rtt::STALL_MIN)));
-        let pending = Pending { to, expect, purpose, sent: now, stall, stage: Stage::Fresh };
+        let repeats = self.siblings(&to, purpose).next().is_some();
+        if repeats {
+            self.second_tries.on_sent();
+        }
+        let stage = Stage::Fresh;
+        let pending = Pending { to, expect, purpose, sent: now, stall, stage, repeats };
         self.pending.insert(tid, pending);
         self.timers.insert((now + stall, tid));
         *self.by_endpoint.entry(to).or_default() += 1;
@@ -141,7 +157,24 @@ impl Queries {
         let pending = self.pending.get(&tid).filter(|p| p.to == *from).copied()?;
         self.timers.remove(&(pending.timer(), tid));
         self.forget(tid, &pending);
+        if pending.repeats {
+            self.second_tries.on_answered();
+        } else if let Some(late) = self.siblings(from, pending.purpose).next() {
+            // The first was not lost but slow: the second brought nothing.
+            late.repeats = false;
+        }
         Some(pending)
+    }
+
+    // Other queries for the same to the same endpoint.
+    fn siblings(
+        &mut self,
+        addr: &SocketAddr,
+        purpose: Purpose,
+    ) -> impl Iterator<Item = &mut Pending> {
+        let any = self.by_endpoint.contains_key(addr);
+        let pending = any.then(|| self.pending.values_mut()).into_iter().flatten();
+        pending.filter(move |p| p.to == *addr && p.purpose == purpose)
     }
 
     /// The next query that has passed a mark by now.

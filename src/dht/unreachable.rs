@@ -1,7 +1,7 @@
 //! Endpoints that keep leaving queries unanswered: lookups pass them over for a while, so that
 //! dead nodes are not asked again and again and nobody can aim us at a third party.
 //!
-//! One failure is no reason (datagrams get lost); two are, for a minute, and longer each time.
+//! One failure is no reason (datagrams get lost); two are, for two minutes, and longer each time.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -38,11 +38,11 @@ impl Unreachable {
         self.0.remove(addr);
     }
 
-    /// May a lost query to `addr` be sent once more? Yes once a minute, whichever lookup asks: many
-    /// lookups at once must not multiply what a silent third party gets.
+    /// May a lost query to `addr` be sent once more? Yes once in ten minutes, whichever lookup asks:
+    /// many lookups at once must not multiply what a silent third party gets.
     pub fn may_retry(&mut self, now: Instant, addr: &SocketAddr) -> bool {
         let Some(failures) = self.0.get_mut(addr) else { return true };
-        let spent = failures.retried.is_some_and(|at| now.since(at) < PAUSE);
+        let spent = failures.retried.is_some_and(|at| now.since(at) < RETRY_PAUSE);
         if !spent {
             failures.retried = Some(now);
         }
@@ -65,7 +65,8 @@ impl Unreachable {
 
 /// Endpoints remembered; the longest silent is forgotten first.
 const ENDPOINTS_MAX: usize = 2_048;
-const PAUSE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_secs(120);
+const RETRY_PAUSE: Duration = Duration::from_secs(10 * 60);
 
 #[cfg(test)]
 mod tests {
@@ -81,21 +82,21 @@ mod tests {
         dead.on_silent(at(0), addr);
         assert!(!dead.has(at(1), &addr));
         dead.on_silent(at(10), addr);
-        assert!(dead.has(at(69), &addr) && !dead.has(at(70), &addr));
-        dead.on_silent(at(80), addr);
-        assert!(dead.has(at(190), &addr));
+        assert!(dead.has(at(129), &addr) && !dead.has(at(130), &addr));
+        dead.on_silent(at(140), addr);
+        assert!(dead.has(at(370), &addr));
         dead.on_alive(&addr);
-        assert!(!dead.has(at(190), &addr));
+        assert!(!dead.has(at(370), &addr));
     }
 
     #[test]
-    fn one_retry_a_minute_serves_all_lookups() {
+    fn one_retry_in_ten_minutes_serves_all_lookups() {
         let (mut dead, addr) = (Unreachable::new(), "1.2.3.4:5".parse().unwrap());
         dead.on_silent(at(0), addr);
-        assert!(dead.may_retry(at(0), &addr) && !dead.may_retry(at(59), &addr));
-        assert!(dead.may_retry(at(60), &addr));
+        assert!(dead.may_retry(at(0), &addr) && !dead.may_retry(at(599), &addr));
+        assert!(dead.may_retry(at(600), &addr));
         dead.on_alive(&addr);
-        assert!(dead.may_retry(at(61), &addr));
+        assert!(dead.may_retry(at(601), &addr));
     }
 
     #[test]
