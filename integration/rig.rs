@@ -181,6 +181,13 @@ impl Running {
         }
     }
 
+    /// The next line on stdout, and all that wait behind it.
+    #[track_caller]
+    pub fn lines(&mut self) -> Vec<String> {
+        let next = self.line();
+        std::iter::once(next).chain(self.stdout.try_iter()).collect()
+    }
+
     /// Sends a signal and waits for the end; stdout holds the lines that [`Running::line`] left.
     pub fn end(&mut self, name: &str) -> Done {
         signal(&self.child, name);

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::time::Duration;
 
+use crate::base::addr::Family;
+
 /// `512 B`, `1.5 KiB`, `20.0 GiB`.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -44,6 +46,14 @@ pub fn measured(duration: Duration) -> String {
         ms @ 0..1_000 => format!("{ms} ms"),
         1_000..60_000 => format!("{:.2} s", duration.as_secs_f64()),
         _ => rough_duration(duration),
+    }
+}
+
+/// The name of an address family.
+pub fn family(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
     }
 }
 

@@ -18,6 +18,7 @@ mod info;
 mod input;
 mod logging;
 mod man;
+mod metrics;
 mod node;
 mod online;
 mod open;

@@ -1,6 +1,7 @@
 //! `trackless node`: a DHT node in the foreground, for months.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +11,11 @@ use tokio::time::{Instant, interval, sleep};
 use super::args::NodeArgs;
 use super::config::{self, Network, usage};
 use super::exit::{Code, Failure};
-use super::format::rough_duration;
+use super::format::{family, rough_duration};
+use super::metrics::Metrics;
 use super::online::{self, Role};
 use super::output::Console;
 use super::stage::plural;
-use crate::base::addr::Family;
 use crate::dht::Reachability;
 use crate::driver::{NodeStatus, Session, SessionStatus};
 
@@ -27,12 +28,25 @@ pub fn run(args: &NodeArgs, console: &Arc<Console>) -> Result<(), Failure> {
     if args.status_interval.is_zero() {
         return Err(usage("--status-interval must be longer than nothing"));
     }
+    let metrics = args.metrics.as_deref().map(|at| config::address("--metrics", at)).transpose()?;
     let role = Role::Node { per_ip_rate: args.per_ip_rate.0 };
     online::block_on(async {
+        let metrics = match metrics {
+            Some(addr) => Some(Metrics::bind(addr).await?),
+            None => None,
+        };
         let session = start_where_found_again(&network, role).await?;
+        let addr = metrics.as_ref().map(Metrics::addr);
+        let serve = async {
+            match metrics {
+                Some(metrics) => metrics.serve(session.clone()).await,
+                None => std::future::pending().await,
+            }
+        };
         let work = async {
             tokio::select! {
-                never = report(&session, args.status_interval, console) => match never {},
+                never = report(&session, args.status_interval, addr, console) => match never {},
+                never = serve => match never {},
                 () = online::at(network.timeout.map(|limit| Instant::now() + limit)) => Ok(()),
             }
         };
@@ -55,9 +69,17 @@ pub async fn start_where_found_again(network: &Network, role: Role) -> Result<Se
     }
 }
 
-async fn report(session: &Session, every: Duration, console: &Console) -> Infallible {
+async fn report(
+    session: &Session,
+    every: Duration,
+    metrics: Option<SocketAddr>,
+    console: &Console,
+) -> Infallible {
     for addr in session.local_addrs() {
         console.note(&format!("listening on {addr}"));
+    }
+    if let Some(addr) = metrics {
+        console.note(&format!("metrics at http://{addr}/metrics"));
     }
     let mut ticks = interval(every);
     // The first contacts answer within a moment of the start; an empty first report helps nobody.
@@ -66,7 +88,7 @@ async fn report(session: &Session, every: Duration, console: &Console) -> Infall
         ticks.tick().await;
         let Some(status) = session.status().await else { continue };
         if console.is_json() {
-            console.record(String::new, || to_json(&status));
+            console.record(String::new, || to_json(&status, metrics));
         } else {
             let nodes: Vec<_> = status.nodes.iter().map(line).collect();
             let up = rough_duration(status.uptime);
@@ -76,52 +98,62 @@ async fn report(session: &Session, every: Duration, console: &Console) -> Infall
 }
 
 fn line(node: &NodeStatus) -> String {
-    let family = family(node.family);
-    let seen = node.external.map(|ip| format!(", seen as {ip}")).unwrap_or_default();
-    let queries = node.stats.queries_in;
-    let answered = queries.ping + queries.find_node + queries.get_peers + queries.announce_peer;
-    let reach = match node.reachability {
-        Reachability::Unknown | Reachability::Reachable => "",
-        Reachability::Unreachable => ", not reachable from outside (is the UDP port forwarded?)",
-    };
-    format!(
-        "{family} {}{seen}{reach}, {} queries came, {} announces kept",
-        plural(node.contacts, "contact"),
-        answered,
-        node.stats.announces_stored
-    )
+    let mut line = format!("{} {}", family(node.family), plural(node.contacts, "contact"));
+    let mut say = |text: String| line.push_str(&format!(", {text}"));
+    if let Some(ip) = node.external {
+        say(format!("seen as {ip}"));
+    }
+    match node.reachability {
+        Reachability::Unknown => {}
+        Reachability::Reachable => say("reachable".to_owned()),
+        Reachability::Unreachable => {
+            say("not reachable from outside (is the UDP port forwarded?)".to_owned());
+        }
+    }
+    say(format!("{} queries came", node.stats.queries_in.total()));
+    if let Some(share) = node.stats.dead_share() {
+        say(format!("{:.0} % of ours unanswered", share * 100.0));
+    }
+    let (torrents, peers) = (node.torrents_stored, node.peers_stored);
+    say(format!("keeps {} of {}", plural(peers, "peer"), plural(torrents, "torrent")));
+    if node.items_stored > 0 {
+        say(plural(node.items_stored, "item"));
+    }
+    line
 }
 
-fn to_json(status: &SessionStatus) -> Value {
-    let nodes: Vec<_> = status
-        .nodes
-        .iter()
-        .map(|node| {
-            json!({
-                "family": family(node.family),
-                "addr": node.addr.to_string(),
-                "id": node.id.to_string(),
-                "contacts": node.contacts,
-                "external": node.external.map(|ip| ip.to_string()),
-                "reachable": node.reachability,
-                "read_only": node.read_only,
-                "open_flows": node.open_flows,
-                "stats": node.stats,
-            })
-        })
-        .collect();
+fn to_json(status: &SessionStatus, metrics: Option<SocketAddr>) -> Value {
     json!({
+        "version": env!("CARGO_PKG_VERSION"),
         "uptime": status.uptime.as_secs_f64(),
-        "nodes": nodes,
+        "nodes": status.nodes.iter().map(node_json).collect::<Vec<_>>(),
         "send_failures": status.send_failures,
+        "metrics": metrics.map(|addr| addr.to_string()),
     })
 }
 
-fn family(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "ipv4",
-        Family::V6 => "ipv6",
-    }
+fn node_json(node: &NodeStatus) -> Value {
+    json!({
+        "family": family(node.family),
+        "addr": node.addr.to_string(),
+        "id": node.id.to_string(),
+        "contacts": node.contacts,
+        "buckets": node.buckets,
+        "external": node.external.map(|ip| ip.to_string()),
+        "reached_at": node.reached_at.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "reachable": node.reachability,
+        "read_only": node.read_only,
+        "lookups_running": node.lookups_running,
+        "dead_share": node.stats.dead_share(),
+        "stored": {
+            "torrents": node.torrents_stored,
+            "peers": node.peers_stored,
+            "items": node.items_stored,
+        },
+        "open_flows": node.open_flows,
+        "flows_left": node.flows_left,
+        "stats": node.stats,
+    })
 }
 
 const FIRST_REPORT: Duration = Duration::from_secs(1);

@@ -68,19 +68,22 @@ pub async fn start(network: &Network, role: Role) -> Result<Session, Failure> {
 
 fn session_failure(error: &SessionError) -> Failure {
     match error {
-        SessionError::Bind { addr, source } => {
-            let failure = Failure::io(format!("cannot listen on {addr}"), source);
-            match source.kind() {
-                std::io::ErrorKind::AddrInUse => Failure::new(Code::Conflict, failure.error)
-                    .advise("another program has that port: use another, or 0 for any"),
-                std::io::ErrorKind::PermissionDenied => {
-                    Failure::new(Code::Permission, failure.error).advise("use a port above 1023")
-                }
-                _ => Failure::new(Code::NoNetwork, failure.error)
-                    .advise("use an address of this machine with --listen"),
-            }
-        }
+        SessionError::Bind { addr, source } => bind_failure("listen", "--listen", *addr, source),
         SessionError::Entropy(_) => Failure::new(Code::Other, error.to_string()),
+    }
+}
+
+/// An address that was to be bound for `what`, as `flag` says, was not.
+pub fn bind_failure(what: &str, flag: &str, addr: SocketAddr, source: &std::io::Error) -> Failure {
+    let failure = Failure::io(format!("cannot {what} on {addr}"), source);
+    match source.kind() {
+        std::io::ErrorKind::AddrInUse => Failure::new(Code::Conflict, failure.error)
+            .advise("another program has that port: use another, or 0 for any"),
+        std::io::ErrorKind::PermissionDenied => {
+            Failure::new(Code::Permission, failure.error).advise("use a port above 1023")
+        }
+        _ => Failure::new(Code::NoNetwork, failure.error)
+            .advise(format!("use an address of this machine with {flag}")),
     }
 }
 

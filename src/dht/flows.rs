@@ -149,6 +149,13 @@ impl Flows {
         self.limits.map_or(Instant::ZERO, |limits| limits.ready_at(self.budget, priority))
     }
 
+    /// New flows that may be opened now by those who wait for nothing; `None` for any number.
+    pub fn left(&self, now: Instant) -> Option<u64> {
+        let limits = self.limits?;
+        let spent = self.budget.full_at.as_micros().saturating_sub(now.as_micros());
+        Some(limits.burst.saturating_sub(spent.div_ceil(limits.slot)))
+    }
+
     /// There is a flow between `addr` and us, whoever has opened it.
     pub fn note(&mut self, now: Instant, addr: SocketAddr) {
         if self.limits.is_none() || is_private(addr.ip()) {
@@ -237,6 +244,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn as_many_flows_may_be_opened_as_are_said_to_be_left() {
+        let mut flows = Flows::new(Some(50));
+        assert_eq!(flows.left(at(0)), Some(150));
+        for n in 0..60 {
+            assert!(is_granted(&mut flows, at(0), n, Priority::Interactive));
+        }
+        assert_eq!((flows.left(at(0)), flows.left(at(100))), (Some(90), Some(95)));
+        let left = (60..).take_while(|n| is_granted(&mut flows, at(0), *n, Priority::Interactive));
+        assert_eq!(left.count(), 90);
+        assert_eq!(flows.left(at(0)), Some(0));
+        assert_eq!(Flows::new(None).left(at(0)), None);
     }
 
     #[test]

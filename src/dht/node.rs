@@ -295,6 +295,11 @@ impl Node {
         self.flows.budget = budget;
     }
 
+    /// New flows that we may open now; `None` if there is no budget.
+    pub fn flows_left(&self, now: Instant) -> Option<u64> {
+        self.flows.left(now)
+    }
+
     /// Endpoints that we wrote to in the last half minute: entries that a router holds for us.
     pub fn open_flows(&self, now: Instant) -> usize {
         self.flows.open_count(now)

@@ -74,6 +74,14 @@ pub struct ByMethod {
     pub other: u64,
 }
 
+impl ByMethod {
+    /// All together.
+    pub fn total(&self) -> u64 {
+        let find = self.ping + self.find_node + self.get_peers + self.announce_peer;
+        find + self.get + self.put + self.sample_infohashes + self.other
+    }
+}
+
 /// A count for each error (BEP 5 and 44); serialised under its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct ByCode {

@@ -1,14 +1,12 @@
 //! What callers ask of the event loop, and what they are told.
 
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::base::addr::Family;
 use crate::base::{InfoHash, NodeId};
 use crate::dht;
-use crate::driver::AddTorrent;
+use crate::driver::{AddTorrent, SessionStatus};
 use crate::engine::{AddError, NodeEvent, TorrentId};
 use crate::swarm::{self, FileStatus, PeerStatus};
 
@@ -83,50 +81,4 @@ pub struct DhtStage {
     pub lookups_running: usize,
     /// Nodes that hold our announce.
     pub announced: usize,
-}
-
-/// Where the whole session stands.
-#[derive(Debug, Clone)]
-pub struct SessionStatus {
-    /// Since the start.
-    pub uptime: Duration,
-    /// One entry a DHT node.
-    pub nodes: Vec<NodeStatus>,
-    /// Torrents being worked on.
-    pub torrents: usize,
-    /// Open connections.
-    pub connections: usize,
-    /// Datagrams that the system did not take.
-    pub send_failures: u64,
-}
-
-/// One DHT node.
-#[derive(Debug, Clone)]
-pub struct NodeStatus {
-    /// IPv4 or IPv6.
-    pub family: Family,
-    /// Where it is bound.
-    pub addr: SocketAddr,
-    /// Its id.
-    pub id: NodeId,
-    /// Contacts in its table that answered.
-    pub contacts: usize,
-    /// Contacts in each bucket of its table, farthest first.
-    pub buckets: Vec<usize>,
-    /// Lookups under way, its own among them.
-    pub lookups_running: usize,
-    /// Torrents, and peers of them, that others announced to it.
-    pub stored: (usize, usize),
-    /// Where others reach it, as far as it knows.
-    pub reached_at: Vec<SocketAddr>,
-    /// The address that the world sees, once enough networks agree.
-    pub external: Option<IpAddr>,
-    /// Whether strangers reach it.
-    pub reachability: dht::Reachability,
-    /// It asks and answers nobody (BEP 43).
-    pub read_only: bool,
-    /// Endpoints that we wrote to within half a minute: entries that a router holds for us.
-    pub open_flows: usize,
-    /// Its counters.
-    pub stats: dht::Stats,
 }

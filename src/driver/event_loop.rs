@@ -421,22 +421,8 @@ impl EventLoop {
 
     fn session_status(&self) -> SessionStatus {
         let now = self.clock.now();
-        let nodes =
-            self.engine.nodes().zip(&self.local_addrs).map(|((_, node), addr)| NodeStatus {
-                family: Family::of(addr),
-                addr: *addr,
-                id: node.id(),
-                contacts: node.contact_count(),
-                buckets: node.bucket_sizes(),
-                lookups_running: node.lookups_running(),
-                stored: node.stored(),
-                reached_at: node.reached_at(),
-                external: node.external_addr(),
-                reachability: node.reachability(),
-                read_only: node.is_read_only(),
-                open_flows: node.open_flows(now),
-                stats: *node.stats(),
-            });
+        let nodes = self.engine.nodes().zip(&self.local_addrs);
+        let nodes = nodes.map(|((_, node), addr)| NodeStatus::of(node, *addr, now));
         SessionStatus {
             uptime: now.since(Instant::ZERO),
             nodes: nodes.collect(),

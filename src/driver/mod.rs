@@ -15,6 +15,7 @@ mod node_state;
 pub mod resume;
 pub mod session;
 pub mod state_file;
+mod status;
 mod storage;
 mod tcp;
 mod torrent;
@@ -24,8 +25,9 @@ pub mod verify;
 #[cfg(test)]
 mod tests;
 
-pub use command::{DhtStage, NodeStatus, SessionStatus, TorrentEvent, TorrentStatus};
+pub use command::{DhtStage, TorrentEvent, TorrentStatus};
 pub use dht::{Dht, DhtConfig, Pong, public_bootstrap};
 pub use lookup::{DhtError, Lookup, Outcome};
 pub use session::{AddTorrent, Output, Session, SessionConfig, SessionError};
+pub use status::{NodeStatus, SessionStatus};
 pub use torrent::Torrent;

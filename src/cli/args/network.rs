@@ -133,6 +133,9 @@ pub struct NodeArgs {
     /// How often to print the status
     #[arg(long, value_name = "DURATION", env = "TRACKLESS_STATUS_INTERVAL", default_value = "1m", value_parser = parse::duration)]
     pub status_interval: Duration,
+    /// Serve figures for Prometheus at http://IP:PORT/metrics
+    #[arg(long, value_name = "IP:PORT", env = "TRACKLESS_METRICS")]
+    pub metrics: Option<String>,
     /// Where and how to reach the network.
     #[command(flatten)]
     pub network: NetworkArgs,
@@ -190,8 +193,14 @@ pub(super) const NODE_EXAMPLES: &str = "\
 Answers others as soon as it runs. If strangers turn out not to reach it (a quarter of an hour without a query from
 anybody it had not written to), it says so, asks and answers nobody (BEP 43), and tries again from time to time.
 
-Example:
-  trackless node --listen 0.0.0.0:6881 --listen '[::]:6881' --json";
+With --metrics, figures for Prometheus, for each node by family and address: trackless_dht_contacts, bucket_contacts (by bits), \
+dead_share, rtt_seconds (a histogram), queries_in_total and queries_out_total (by method), errors_in_total and \
+errors_out_total (by code), dropped_total (by reason), stored_torrents, stored_peers, stored_items, flows_left, \
+open_flows, flows_total, reachability, read_only, and more: each says what it is.
+
+Examples:
+  trackless node --listen 0.0.0.0:6881 --listen '[::]:6881' --json
+  trackless node --metrics 127.0.0.1:9681";
 
 pub(super) const OPEN_EXAMPLES: &str = "\
 Example:
