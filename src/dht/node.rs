@@ -102,7 +102,7 @@ impl Node {
             flows: Flows::new(config.flows_per_second),
             line: Line::default(),
             next_name: 0,
-            server: Server::new(now, id, &mut rng),
+            server: Server::new(now, config.family, id, &mut rng),
             keeper: Keeper::default(),
             vote: AddressVote::new(config.family),
             maintenance: Maintenance::new(now),
@@ -262,6 +262,11 @@ impl Node {
     /// Torrents and peers that others stored here.
     pub fn stored(&self) -> (usize, usize) {
         self.server.peers.len()
+    }
+
+    /// Bytes that those peers take on the heap.
+    pub fn stored_bytes(&self) -> usize {
+        self.server.peers.heap_bytes()
     }
 
     /// Items that others stored here (BEP 44).

@@ -91,10 +91,11 @@ mod tests {
     }
 
     fn store(count: u8) -> PeerStore {
-        let mut store = PeerStore::new(NodeId::new([0; 20]));
+        let mut rng = Rng::from_seed([9; 32]);
+        let mut store = PeerStore::new(Family::V4, NodeId::new([0; 20]), at(0), &mut rng);
         for n in 0..count {
             let peer = SocketAddr::from(([20 + n, 1, 1, 1], 1));
-            store.announce(at(0), InfoHash::new([n; 20]), peer, false).unwrap();
+            store.announce(at(0), &mut rng, InfoHash::new([n; 20]), peer, false).unwrap();
         }
         store
     }

@@ -44,10 +44,10 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub fn new(now: Instant, own: NodeId, rng: &mut Rng) -> Self {
+    pub fn new(now: Instant, family: Family, own: NodeId, rng: &mut Rng) -> Self {
         Self {
             tokens: Tokens::new(now, rng),
-            peers: PeerStore::new(own),
+            peers: PeerStore::new(family, own, now, rng),
             items: ItemStore::new(own),
             sampling: Sampling::new(now),
             verifications: TokenBucket::full(VERIFICATIONS_BURST, now),

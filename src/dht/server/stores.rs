@@ -74,9 +74,10 @@ impl Node {
         seed: bool,
     ) {
         let ips: Vec<IpAddr> = self.own_ips().collect();
+        let Node { server, rng, .. } = self;
         for ip in ips {
             // Without room it is only not told here.
-            let _ = self.server.peers.announce(now, info_hash, SocketAddr::new(ip, port), seed);
+            let _ = server.peers.announce(now, rng, info_hash, SocketAddr::new(ip, port), seed);
         }
     }
 
@@ -87,14 +88,14 @@ impl Node {
         info_hash: InfoHash,
         seed: bool,
     ) -> Result<(), Refusal> {
-        let stored = self.server.peers.announce(now, info_hash, peer, seed);
+        let stored = self.server.peers.announce(now, &mut self.rng, info_hash, peer, seed);
         match stored {
             Ok(()) => self.stats.announces_stored += 1,
             Err(_) => self.stats.announces_refused += 1,
         }
         stored.map_err(|error| match error {
             StoreError::AddressShare | StoreError::SwarmShare => SHARE_USED,
-            StoreError::Full => NO_ROOM,
+            StoreError::Full | StoreError::Family => NO_ROOM,
         })
     }
 

@@ -127,7 +127,9 @@ fn answer_about_a_crowded_torrent_fits_its_datagram() {
         };
         for n in 0..600 {
             let token = client.token(peer(n), HASH);
-            assert_eq!(client.announce(peer(n), HASH, &token), 0);
+            // When it is full those stay who are here: nobody makes a crowd.
+            let code = client.announce(peer(n), HASH, &token);
+            assert!(code == 0 || (n >= 500 && code == 202), "{n}: {code}");
         }
         assert_eq!(client.net.node(me).stored(), (1, 500));
         for tid in [1, 32] {
