@@ -10,6 +10,9 @@ use crate::world::{B, Content, Ended, Script, Seeder, World, secs};
 
 const HASH: [u8; 20] = [0xc0; 20];
 
+/// The peer that only forged replies name.
+const FORGED: u8 = 66;
+
 /// A node near the hash: the smaller `n`, the nearer.
 fn near(n: u8) -> [u8; 20] {
     let mut id = HASH;
@@ -67,6 +70,8 @@ impl Lookup {
             ended.stderr
         );
         assert_eq!(ended.code, 0, "{what}: {}", ended.stderr);
+        let forged = ended.stdout.contains(&peer(FORGED).to_string());
+        assert!(!forged, "{what}: a forged reply was believed\n{}", ended.stdout);
         assert!(!hostile.queries().is_empty(), "{what}: the hostile node was never asked");
         assert!(ended.peak_kib < 200 * 1024, "{what}: {} KiB", ended.peak_kib);
         hostile
@@ -88,7 +93,7 @@ fn replies_with_wrong_transaction_ids_are_ignored() {
     ] {
         let lookup = Lookup::new();
         lookup.beside(what, move |_| {
-            let values = B::List(vec![B::Str(compact(peer(66)))]);
+            let values = B::List(vec![B::Str(compact(peer(FORGED)))]);
             let r = r_of(near(100)).with("values", values);
             vec![B::dict([("t", t.clone()), ("y", B::str("r")), ("r", r)]).encode()]
         });
@@ -109,16 +114,11 @@ fn reply_from_another_port_is_not_believed() {
     let lookup = Lookup::new();
     let other = Mutex::new(Probe::at(lookup.world.ip()));
     lookup.beside("another port", move |query| {
-        let values = B::List(vec![B::Str(compact(peer(66)))]);
+        let values = B::List(vec![B::Str(compact(peer(FORGED)))]);
         let forged = query.reply(r_of(near(100)).with("values", values));
         other.lock().unwrap().send(query.from, &forged);
         Vec::new()
     });
-    let ended = {
-        let silent = FakeNode::start(lookup.world.addr(), near(3), |_| Vec::new());
-        lookup.run(&[silent.addr, lookup.honest.addr])
-    };
-    assert!(!ended.stdout.contains(&peer(66).to_string()), "a forged reply was believed");
 }
 
 #[test]
@@ -180,6 +180,92 @@ fn thousands_of_invented_nodes_do_not_keep_the_lookup_from_its_end() {
             vec![query.reply(r_of(near(100)).with("nodes", B::str(&nodes)))]
         });
     }
+}
+
+#[test]
+fn node_that_names_itself_or_the_seeker_is_asked_a_few_times_at_most() {
+    for (what, names_seeker) in [("itself under other ids", false), ("the seeker", true)] {
+        let lookup = Lookup::new();
+        let own = lookup.world.addr();
+        let count = Mutex::new(0_u8);
+        let hostile = FakeNode::start(own, near(100), move |query| {
+            let mut n = count.lock().unwrap();
+            *n = n.wrapping_add(1);
+            let at = if names_seeker { query.from } else { own };
+            // Each time under ids that are nearer than those before.
+            let nodes = (0..8).flat_map(|k| compact_node(&near(90 - *n % 10 * 9 - k), at));
+            let r = r_of(near(100)).with("nodes", B::Str(nodes.collect()));
+            vec![query.reply(r)]
+        });
+        let ended = lookup.run(&[hostile.addr, lookup.honest.addr]).expect(0, what);
+        assert!(ended.stdout.contains(&peer(1).to_string()), "{what}: {}", ended.stdout);
+        let asked = hostile.queries().len();
+        assert!(asked <= 12, "{what}: it was asked {asked} times");
+    }
+}
+
+#[test]
+fn ever_nearer_nodes_do_not_lead_the_lookup_on_for_ever() {
+    // All of them answer, each under a new id when it is named again: the chase has no natural end.
+    const CHAIN: usize = 60;
+    let lookup = Lookup::new();
+    let addrs: Vec<_> = (0..CHAIN).map(|_| lookup.world.addr()).collect();
+    let step = std::sync::Arc::new(Mutex::new(0_u32));
+    let nodes: Vec<_> = (0..CHAIN)
+        .map(|own| {
+            let (addrs, step) = (addrs.clone(), step.clone());
+            FakeNode::start(addrs[own], near(100), move |query| {
+                let mut step = step.lock().unwrap();
+                *step += 1;
+                let id = |step: u32| {
+                    let mut id = HASH;
+                    id[11..15].copy_from_slice(&(u32::MAX - step).to_be_bytes());
+                    id
+                };
+                let nodes = (1..=8_u32).flat_map(|k| {
+                    let at = addrs[(own + k as usize) % CHAIN];
+                    compact_node(&id(*step * 8 + k), at)
+                });
+                vec![query.reply(r_of(id(*step)).with("nodes", B::Str(nodes.collect())))]
+            })
+        })
+        .collect();
+    let ended = lookup.run(&[nodes[0].addr, lookup.honest.addr]).expect(0, "an endless chase");
+    assert!(ended.stdout.contains(&peer(1).to_string()), "{}", ended.stdout);
+    let queries: Vec<_> = nodes.iter().map(|node| node.queries().len()).collect();
+    let most = queries.iter().max().copied().unwrap_or_default();
+    assert!(most <= 12, "one address was asked {most} times: {queries:?}");
+    assert!(ended.took < secs(30), "it had no end of its own: {:?}", ended.took);
+}
+
+#[test]
+fn hostile_answer_at_the_start_does_not_end_the_search() {
+    let world = World::new();
+    let content = Content::single(32, 100_000, 32_768);
+    let seeder = Seeder::start(world.addr(), &content, Script::honest());
+    let (hostile, late) = (world.addr(), world.addr());
+    // The only node that is there at first names nobody but itself.
+    let hostile = FakeNode::start(hostile, near(1), move |query| {
+        let nodes: Vec<u8> = (0..8).flat_map(|n| compact_node(&near(n), hostile)).collect();
+        vec![query.reply(r_of(near(1)).with("nodes", B::Str(nodes)))]
+    });
+    let out = world.folder("out");
+    let get = world
+        .trackless_at(world.addr(), ["get", &content.magnet(), "--timeout", "100s", "--bootstrap"])
+        .args([hostile.addr.to_string(), "--bootstrap".to_owned(), late.to_string()])
+        .arg("-o")
+        .arg(&out)
+        .start();
+    crate::world::eventually("a lookup has ended in vain", secs(30), || {
+        let asked = hostile.queries().iter().any(|q| q.method == "get_peers");
+        asked.then_some(())
+    });
+    // The pause is what is tested: by now it may have given up.
+    std::thread::sleep(secs(5));
+    let id = near(200);
+    let _honest = FakeNode::start(late, id, honest_answer(id, vec![], vec![seeder.addr]));
+    get.wait(secs(120)).expect(0, "a search that began with a hostile answer");
+    content.assert_in(&out);
 }
 
 #[test]
