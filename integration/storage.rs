@@ -1,6 +1,7 @@
 //! Disks that are full, forbidden, changed behind our back, or used by two at once: a clear word,
 //! the exit code that scripts know, and a download that can go on.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -72,34 +73,75 @@ fn full_disk_ends_with_8_and_goes_on_when_there_is_space() {
     assert_eq!(again, 0, "blocks of good pieces were fetched again");
 }
 
+fn permit(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// `get` as somebody whom permissions bind: root may write anywhere. None if that cannot be.
+fn get_as_nobody(
+    world: &World,
+    addr: SocketAddr,
+    out: &Path,
+    from: &Seeder,
+    link: &str,
+) -> Option<Launch> {
+    let get = world.get_at(addr, link, out, &[from.addr]);
+    if root().is_err() {
+        return Some(get);
+    }
+    if !have(installed("setpriv")) {
+        return None;
+    }
+    permit(world.dir(), 0o755);
+    permit(&world.dir().join("home"), 0o777);
+    permit(&world.dir().join(format!("state-{}", addr.ip())), 0o777);
+    // Nobody cannot go where it was built.
+    let program = world.dir().join("trackless");
+    std::fs::copy(crate::world::TRACKLESS, &program).unwrap();
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    Some(get.with_program(&program).behind("setpriv", nobody))
+}
+
 #[test]
 fn forbidden_folder_ends_with_9() {
     let world = World::new();
     let content = Content::single(52, 100_000, 32_768);
     let seeder = honest(&world, &content);
-    let (out, addr) = (world.folder("out"), world.addr());
-    let permit = |path: &Path, mode: u32| {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-    };
+    let out = world.folder("out");
     permit(&out, 0o555);
-    let mut get = world.get_at(addr, &content.magnet(), &out, &[seeder.addr]);
-    if root().is_ok() {
-        // Root may write anywhere: become somebody who may not.
-        if !have(installed("setpriv")) {
-            return;
-        }
-        permit(world.dir(), 0o755);
-        permit(&world.dir().join("home"), 0o777);
-        permit(&world.dir().join(format!("state-{}", addr.ip())), 0o777);
-        let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
-        let program = world.dir().join("trackless");
-        std::fs::copy(crate::world::TRACKLESS, &program).unwrap();
-        get = get.with_program(&program).behind("setpriv", nobody);
-    }
+    let link = content.magnet();
+    let Some(get) = get_as_nobody(&world, world.addr(), &out, &seeder, &link) else { return };
     let ended = get.run(secs(60)).expect(9, "a download into a read-only folder");
     assert!(ended.stderr.contains("out"), "the path is not named: {}", ended.stderr);
     assert!(seeder.log().blocks.len() < 1000, "{} requests", seeder.log().blocks.len());
     permit(&out, 0o755);
+}
+
+#[test]
+fn permission_lost_in_the_middle_ends_with_9_and_the_download_can_go_on() {
+    // Many small files: they are opened as they come.
+    let content = Content::many(57, 120, 20_000, 16_384);
+    let world = World::new();
+    let seeder = slow(&world, &content, Duration::from_millis(5));
+    let (out, addr, link) = (world.folder("out"), world.addr(), content.magnet());
+    permit(&out, 0o777);
+    let Some(get) = get_as_nobody(&world, addr, &out, &seeder, &link) else { return };
+    let get = get.start();
+    assert!(seeder.wait(secs(30), |log| log.blocks_sent > 40), "{}", get.last_words());
+    let folder = out.join(&content.name);
+    permit(&folder, 0o000);
+    let ended = get.wait(secs(60)).expect(9, "a download whose folder was taken away");
+    assert!(ended.stderr.contains(&content.name), "the path is not named: {}", ended.stderr);
+    assert!(ended.stderr.lines().count() < 50, "{}", ended.stderr);
+    permit(&folder, 0o777);
+    let good = content.good_pieces(&out);
+    assert!(good.contains(&true) && good.contains(&false), "it was in the middle");
+    seeder.forget();
+    let again = get_as_nobody(&world, addr, &out, &seeder, &link).unwrap();
+    again.run(secs(60)).expect(0, "with permission again");
+    content.assert_in(&out);
+    let again = seeder.log().blocks.iter().filter(|b| good[b.piece as usize]).count();
+    assert_eq!(again, 0, "blocks of good pieces were fetched again");
 }
 
 #[test]
