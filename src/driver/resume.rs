@@ -113,7 +113,10 @@ impl Place {
         if path.exists() {
             return Ok(());
         }
-        state_file::write_atomically(&path, &torrent_file(info, &TorrentExtras::default()))
+        // Another process may do the same for another folder, with the same bytes.
+        let written =
+            state_file::write_atomically(&path, &torrent_file(info, &TorrentExtras::default()));
+        if path.exists() { Ok(()) } else { written }
     }
 }
 

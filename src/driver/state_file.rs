@@ -70,12 +70,13 @@ pub fn load<T: DeserializeOwned>(path: &Path, version: u32) -> Result<Option<T>,
 }
 
 /// Writes `bytes` to `path` so that a crash leaves the old content or the new, and syncs both the
-/// file and its directory.
+/// file and its directory. One process at a time: the temporary file has one name, so that a
+/// thousand crashes leave one behind and not a thousand.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(dir)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".tmp-{}", std::process::id()));
+    name.push(".tmp");
     let temporary = dir.join(name);
     let written = write_synced(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
     if let Err(e) = written {
