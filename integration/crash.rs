@@ -1,6 +1,9 @@
 //! `kill -9` at any moment, twenty times in one download: what was verified is never fetched again,
 //! and what is reported as complete is.
 
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
 use trackless::base::Rng;
 
 use crate::world::seeder::Block;
@@ -12,7 +15,7 @@ struct Crashing {
     content: Content,
     seeders: Vec<Seeder>,
     addr: std::net::SocketAddr,
-    out: std::path::PathBuf,
+    out: PathBuf,
     fetched_twice: Vec<Block>,
 }
 
@@ -21,7 +24,7 @@ impl Crashing {
         let world = World::new();
         // Slow enough that a kill always lands in the middle: the pace is what is simulated.
         let slow = Script::honest().on_block(move |talk, block| {
-            std::thread::sleep(std::time::Duration::from_millis(pace_ms));
+            std::thread::sleep(Duration::from_millis(pace_ms));
             talk.send_block(block)
         });
         let start = |_| Seeder::start(world.addr(), &content, slow.clone());
@@ -95,6 +98,49 @@ fn twenty_kills_lose_no_verified_piece() {
 #[test]
 fn twenty_kills_with_several_peers_lose_no_verified_piece() {
     twenty_kills(Crashing::new(Content::single(42, 12_000_000, 131_072), 3, 4), 42, 45);
+}
+
+#[test]
+fn hundred_kills_at_any_moment_lose_nothing_and_leave_nothing_lying_about() {
+    // Starting, checking, recording, fetching: a run is killed wherever it is by then.
+    let seed = 45;
+    let mut rng = Rng::from_seed([seed; 32]);
+    let mut crashing = Crashing::new(Content::tree(seed, 12_000_000, 65_536), 1, 12);
+    let resume = crashing.world.dir().join(format!("state-{}/resume", crashing.addr.ip()));
+    let mut while_recording = 0;
+    for kill in 0..100 {
+        let good = crashing.content.good_pieces(&crashing.out);
+        crashing.seeders.iter().for_each(Seeder::forget);
+        // What the last kill left is not what this run writes; some runs find it there.
+        if kill % 4 == 0 {
+            half_written(&resume).iter().for_each(|path| std::fs::remove_file(path).unwrap());
+        }
+        let mut download = crashing.start();
+        let end = Instant::now() + Duration::from_millis(rng.below(250) as u64);
+        // Every fourth as soon as a record is half written.
+        while Instant::now() < end {
+            if kill % 4 == 0 && !half_written(&resume).is_empty() {
+                while_recording += 1;
+                break;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        assert!(download.poll().is_none(), "seed {seed}: it ended by itself before kill {kill}");
+        download.kill();
+        crashing.note_refetched(&good);
+    }
+    assert!(while_recording > 3, "seed {seed}: {while_recording} kills while a record was written");
+    crashing.finish();
+    let left: Vec<_> =
+        std::fs::read_dir(&resume).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(left.len() <= 4, "{left:?}");
+}
+
+// Records that are being written, or were when a process was killed.
+fn half_written(resume: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(resume).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths.filter(|path| path.to_string_lossy().ends_with(".state.tmp")).collect()
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod hostile_peer;
 mod interop;
 mod layering;
 mod magnets;
+mod power;
 mod process;
 mod regressions;
 mod rig;

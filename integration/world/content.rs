@@ -78,7 +78,7 @@ impl Content {
 
     /// All files' bytes, one after the other.
     pub fn bytes(&self) -> Vec<u8> {
-        self.files.iter().flat_map(|(_, data)| data.iter().copied()).collect()
+        self.files.iter().map(|(_, data)| data.as_slice()).collect::<Vec<_>>().concat()
     }
 
     /// How many bytes.
