@@ -157,6 +157,33 @@ fn libtorrent(world: &World, dht: &Dht, verb: &str, what: &str, dir: &Path) -> R
     Running { addr, program, rpc: None, client: Client::Libtorrent }
 }
 
+/// libtorrent puts and gets items (BEP 44): the answers to these requests, one each.
+pub fn libtorrent_items(world: &World, known: &[SocketAddr], requests: &[Value]) -> Vec<Value> {
+    let bootstrap: Vec<_> = known.iter().take(3).map(SocketAddr::to_string).collect();
+    let ended = Launch::new(python().expect("it was asked whether it is installed"))
+        .arg(script())
+        .args(["items", &world.addr().to_string(), &bootstrap.join(",")])
+        .args(requests.iter().map(Value::to_string))
+        .run(secs(300))
+        .expect(0, "libtorrent puts and gets");
+    let answers = ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap());
+    let answers: Vec<Value> = answers.collect();
+    assert_eq!(answers.len(), requests.len());
+    answers
+}
+
+/// As many DHT nodes of libtorrent, in one process, that know each other.
+pub fn libtorrent_nodes(world: &World, count: usize) -> (Program, Vec<SocketAddr>) {
+    let addrs: Vec<_> = (0..count).map(|_| world.addr()).collect();
+    let list: Vec<_> = addrs.iter().map(SocketAddr::to_string).collect();
+    let program = Launch::new(python().expect("it was asked whether it is installed"))
+        .arg(script())
+        .args(["nodes", &list.join(",")])
+        .start();
+    program.stdout_line("the nodes of libtorrent", secs(120), |line| line == "up");
+    (program, addrs)
+}
+
 /// uTP stays off: 3.00 and others connect over uTP on loopback and then hang for a minute. Its DHT
 /// searches only with more than eight known nodes and reads `dht.bootstrap` at one line in 15
 /// seconds, so it gets the `dht.dat` that a used client has.

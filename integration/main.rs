@@ -20,6 +20,7 @@ mod hostile_lookup;
 mod hostile_metadata;
 mod hostile_peer;
 mod interop;
+mod items;
 mod layering;
 mod magnets;
 mod power;
