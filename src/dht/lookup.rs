@@ -10,6 +10,7 @@ mod announcing;
 mod candidates;
 mod errand;
 mod spending;
+mod walk;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -20,10 +21,10 @@ pub(super) use self::candidates::CANDIDATES_MAX;
 use self::candidates::{Candidate, Informant, SEEDS_MAX, Seed, State};
 pub(super) use self::errand::{Census, Errand, ItemPut, ItemSearch};
 use self::spending::Spending;
+use self::walk::ALPHA;
 use super::bucket::K;
 use super::event::{LookupKind, LookupReport};
 use super::flows::Priority;
-use crate::base::addr::is_private;
 use crate::base::{Instant, Key, NodeId};
 use crate::wire::krpc::Method;
 
@@ -211,70 +212,6 @@ impl Lookup {
         self.in_flight += 1;
     }
 
-    // From the closest outwards, until eight (or as many as are wanted) are alive or five are being waited for.
-    fn walk(&self, trusting: bool) -> Walk {
-        let demand_valid = self.demands_valid_ids();
-        let wanted = self.answers_wanted();
-        let (mut alive, mut waiting) = (0, 0);
-        let mut walk = Walk::default();
-        for (at, candidate) in self.candidates.iter().enumerate() {
-            match candidate.state {
-                State::Answered => {
-                    alive += usize::from(self.counts(candidate, demand_valid));
-                    if alive == wanted {
-                        walk.enough = true;
-                        return walk;
-                    }
-                }
-                State::Untried => {
-                    if trusting || !self.is_distrusted(candidate) {
-                        walk.ask = Some(at);
-                        return walk;
-                    }
-                }
-                State::Asked => {
-                    walk.blocked = true;
-                    waiting += 1;
-                    if waiting == ALPHA {
-                        return walk;
-                    }
-                }
-                State::Stalled => walk.blocked = true,
-                State::Overdue => {
-                    if self.deserves_retry(candidate) {
-                        walk.ask = Some(at);
-                        return walk;
-                    }
-                }
-                State::Dead => {}
-            }
-        }
-        walk
-    }
-
-    // BEP 42: nodes whose id does not follow from their address do not count towards the end, where
-    // most nodes' ids do. In a network that does not know the rule nobody would count.
-    fn demands_valid_ids(&self) -> bool {
-        if self.ids_follow {
-            return true;
-        }
-        let answered = || self.candidates.iter().filter(|c| c.state == State::Answered);
-        let valid = answered().filter(|c| c.valid_id && !is_private(c.addr.ip())).count();
-        valid >= K / 2 && valid * 4 >= answered().count()
-    }
-
-    // Is it one of the eight that end the search?
-    fn counts(&self, candidate: &Candidate, demand_valid: bool) -> bool {
-        (candidate.valid_id || !demand_valid)
-            && (candidate.token.is_some() || !self.demands_tokens())
-    }
-
-    // Where others answer, silence may be one lost datagram. Not so the nodes of who names dead ones,
-    // and while nobody answers, it is better to ask others than the same again.
-    fn deserves_retry(&self, candidate: &Candidate) -> bool {
-        candidate.tries < TRIES_MAX && self.answered > 0 && !self.is_distrusted(candidate)
-    }
-
     /// The query could not be sent now: it will be asked again.
     pub fn on_refused(&mut self, to: &SocketAddr, for_ever: bool) {
         let candidates = self.candidates.iter_mut().map(|c| (c.addr, &mut c.state, &mut c.tries));
@@ -444,15 +381,6 @@ impl Lookup {
     }
 }
 
-#[derive(Debug, Default)]
-struct Walk {
-    ask: Option<usize>,
-    blocked: bool,
-    enough: bool,
-}
-
-/// Queries waited for at once, counted from the closest outwards.
-const ALPHA: usize = 5;
 /// Queries of one lookup. One in five contacts alive needs 150.
 pub(super) const QUERIES_PER_LOOKUP_MAX: usize = 200;
 /// Peers named by one lookup: more than any client dials.
@@ -468,9 +396,6 @@ const TOKEN_LEN_MAX: usize = 64;
 const STARTS_MAX: usize = 3;
 // If too few answered, it is given more of the table once.
 const REFILLS_MAX: usize = 1;
-// Queries to one node. If a tenth of all datagrams is lost, one round trip in five fails, and one time
-// in 25 the next one as well.
-const TRIES_MAX: usize = 2;
 // Without anybody to ask: as long as names take to resolve.
 const START_WAIT_MAX: Duration = Duration::from_secs(30);
 const LOOKUP_TIME_MAX: Duration = Duration::from_secs(60);
