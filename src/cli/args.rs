@@ -17,6 +17,7 @@ use dht::DHT_EXAMPLES;
 pub use dht::{DhtArgs, DhtOperation};
 use network::{
     DEMO_EXAMPLES, GET_EXAMPLES, NODE_EXAMPLES, OPEN_EXAMPLES, RESOLVE_EXAMPLES, SHARE_EXAMPLES,
+    SIM_EXAMPLES,
 };
 pub use network::{DemoArgs, GetArgs, NetworkArgs, NodeArgs, OpenArgs, ResolveArgs, ShareArgs};
 
@@ -111,6 +112,9 @@ pub enum Verb {
     /// Show the whole way on a private network inside this process
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(DemoArgs),
+    /// Run a simulated DHT for hours of virtual time, and show how lookups fared
+    #[command(after_help = SIM_EXAMPLES, arg_required_else_help = true)]
+    Sim(SimArgs),
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions(CompletionsArgs),
@@ -192,6 +196,26 @@ pub enum HandlerAction {
     /// Which program has magnet links now
     #[command(after_help = "Example:\n  trackless handler status")]
     Status,
+}
+
+/// `sim`
+#[derive(Debug, Clone, Args)]
+pub struct SimArgs {
+    /// Which scenario; `list` names them
+    #[arg(value_name = "SCENARIO|list")]
+    pub scenario: String,
+    /// From which all chance follows
+    #[arg(long, value_name = "N", env = "TRACKLESS_SEED", default_value_t = 1)]
+    pub seed: u64,
+    /// Whole nodes [default: the scenario's own]
+    #[arg(long, value_name = "N", env = "TRACKLESS_NODES")]
+    pub nodes: Option<u32>,
+    /// Simulated hours that are measured [default: the scenario's own]
+    #[arg(long, value_name = "H", env = "TRACKLESS_HOURS")]
+    pub hours: Option<f64>,
+    /// Write a plot of the table here
+    #[arg(long, value_name = "FILE", env = "TRACKLESS_SVG")]
+    pub svg: Option<PathBuf>,
 }
 
 /// `completions`

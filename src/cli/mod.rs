@@ -30,6 +30,7 @@ mod selection;
 mod share;
 mod shell;
 mod signals;
+mod sim;
 mod stage;
 mod verify;
 mod xdg_mime;
@@ -74,6 +75,7 @@ fn run(verb: Verb, console: &Arc<Console>) -> Result<(), Failure> {
         Verb::Open(args) => open::run(&args, console),
         Verb::Handler(args) => handler::run(&args, console),
         Verb::Demo(args) => demo::run(&args, console),
+        Verb::Sim(args) => sim::run(&args, console),
         Verb::Completions(args) => complete::run(args, console),
         Verb::Man(args) => man::run(&args, console),
     }

@@ -14,6 +14,7 @@ pub mod host;
 pub mod implicit;
 pub mod link;
 pub mod nat;
+pub mod plot;
 pub mod queue;
 pub mod report;
 pub mod scenario;

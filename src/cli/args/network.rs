@@ -206,6 +206,16 @@ pub(super) const OPEN_EXAMPLES: &str = "\
 Example:
   trackless open 'magnet:?xt=urn:btih:...'";
 
+pub(super) const SIM_EXAMPLES: &str = "\
+Whole nodes in virtual time on a virtual network; nothing leaves this machine. The same seed gives
+the same table everywhere, to the last digit. A node takes some 50 KiB and some 3 s for a simulated hour of a
+thousand.
+
+Examples:
+  trackless sim list
+  trackless sim storm --seed 7 --svg storm.svg
+  trackless sim churn-24h --nodes 300 --json";
+
 pub(super) const DEMO_EXAMPLES: &str = "\
 A DHT of real nodes, a seeder and a downloader on loopback; nothing leaves this machine.
 

@@ -4,6 +4,7 @@
 //!
 //! Everything follows from the options, and so from their seed.
 
+mod charts;
 mod citizen;
 mod figures;
 mod life;

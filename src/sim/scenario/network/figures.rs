@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::options::Options;
+use super::options::{Named, Options};
 use crate::sim::report::Durations;
 
 /// What was counted in one stretch of time.
@@ -207,6 +207,16 @@ impl Table {
         " contacts fresh%  open%"
     );
 
+    /// The lines below the rows: all of them together, and the trace.
+    pub fn foot(&self) -> String {
+        format!("{}\ntrace {:016x}, {} events", self.total.figures(), self.trace, self.events)
+    }
+
+    /// The whole text: what was run, the rows, what the columns mean.
+    pub fn document(&self, named: Named) -> String {
+        format!("{}\n{self}\n\n{}\n", named.head(&self.options), Self::KEY)
+    }
+
     /// What the columns mean.
     pub const KEY: &'static str = "\
 hours    since the measurement began; the last row is all of it
@@ -242,8 +252,7 @@ impl fmt::Display for Table {
         for row in &self.rows {
             writeln!(f, "{}", row.figures())?;
         }
-        writeln!(f, "{}", self.total.figures())?;
-        write!(f, "trace {:016x}, {} events", self.trace, self.events)
+        write!(f, "{}", self.foot())
     }
 }
 

@@ -202,7 +202,7 @@ impl Named {
             Named::Calm => "nobody comes or goes, nothing is lost, everybody is reachable",
             Named::Churn24h => "the public network for a day: sessions, address translators, loss",
             Named::Storm => {
-                "the public network; after a third of the time 40 % die at once and 10 % is lost"
+                "the public network; in the middle 40 % die at once and 10 % is lost"
             }
             Named::Nat => "64 % of the nodes let no stranger in, and most of them do not know it",
             Named::Sybils => {
@@ -219,14 +219,24 @@ impl Named {
         Named::ALL.into_iter().find(|named| named.name() == name)
     }
 
-    /// Its options.
-    pub fn options(self, seed: u64) -> Options {
-        let public = Options::public(seed, 1_000, HOUR);
+    /// How many nodes it has and how long it lasts, unless it is told otherwise.
+    pub fn usual_size(self) -> (u32, Duration) {
         match self {
-            Named::Calm => Options::calm(seed, 1_000, HOUR),
-            Named::Churn24h => Options { row: HOUR, ..Options::public(seed, 1_000, 24 * HOUR) },
+            Named::Calm | Named::Storm | Named::Nat | Named::Sybils | Named::Lazy => (1_000, HOUR),
+            Named::Churn24h => (1_000, 24 * HOUR),
+            Named::Big => (100_000, HOUR),
+            Named::Million => (2_000, HOUR),
+        }
+    }
+
+    /// Its options, for so many nodes and so much time.
+    pub fn options(self, seed: u64, nodes: u32, time: Duration) -> Options {
+        let public = Options::public(seed, nodes, time);
+        match self {
+            Named::Calm => Options::calm(seed, nodes, time),
+            Named::Churn24h | Named::Big => public,
             Named::Storm => {
-                let storm = Storm { at: public.time / 3, loss: 0.10, dies: 0.40 };
+                let storm = Storm { at: time * 3 / 8, loss: 0.10, dies: 0.40 };
                 Options { storms: vec![storm], ..public }
             }
             Named::Nat => {
@@ -239,9 +249,20 @@ impl Named {
                 Options { sybils: Some(sybils), ..public }
             }
             Named::Lazy => Options { lazy: 0.10, ..public },
-            Named::Big => Options::public(seed, 100_000, HOUR),
-            Named::Million => Options { implicit: 1_000_000, ..Options::public(seed, 2_000, HOUR) },
+            Named::Million => Options { implicit: 1_000_000, ..public },
         }
+    }
+
+    /// The command that runs it.
+    pub fn command(self, options: &Options) -> String {
+        let Options { seed, nodes, .. } = options;
+        let hours = options.time.as_secs_f64() / 3_600.0;
+        format!("trackless sim {} --seed {seed} --nodes {nodes} --hours {hours}", self.name())
+    }
+
+    /// The lines above a table: the command, and what the scenario is.
+    pub fn head(self, options: &Options) -> String {
+        format!("{}\n{}\n", self.command(options), self.about())
     }
 }
 
@@ -256,7 +277,7 @@ impl Options {
             join_time: Duration::from_secs(120) + Duration::from_millis(10) * nodes,
             settle_time: Duration::from_secs(15 * 60),
             time,
-            row: Duration::from_secs(10 * 60),
+            row: row_of(time),
             weather,
             sessions: None,
             nats: Nats::default(),
@@ -297,6 +318,11 @@ impl Options {
     }
 }
 
+// Six rows for an hour, and an hour for each row of a day.
+fn row_of(time: Duration) -> Duration {
+    if time >= 6 * HOUR { HOUR } else { (time / 6).max(Duration::from_secs(1)) }
+}
+
 const HOUR: Duration = Duration::from_secs(3_600);
 
 #[cfg(test)]
@@ -333,7 +359,12 @@ mod tests {
     fn every_scenario_is_found_by_its_name() {
         for named in Named::ALL {
             assert_eq!(Named::from_name(named.name()), Some(named));
-            assert!(named.options(1).ends_at() > Instant::ZERO);
+            let (nodes, time) = named.usual_size();
+            let options = named.options(7, nodes, time);
+            assert!(options.time == time && options.row <= HOUR, "{options:?}");
+            let command = named.command(&options);
+            let start = format!("trackless sim {} --seed 7 --nodes {nodes} --hours ", named.name());
+            assert!(command.starts_with(&start), "{command}");
         }
         assert_eq!(Named::from_name("nothing"), None);
     }

@@ -1,0 +1,117 @@
+//! `trackless sim`: a scenario of the simulator, its table as it grows, and a plot of it.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::args::SimArgs;
+use super::config::usage;
+use super::exit::Failure;
+use super::files;
+use super::format::{measured, size};
+use super::output::Console;
+use crate::sim::scenario::network::{Named, Options, Run, Step, Table};
+
+/// Runs the verb.
+pub fn run(args: &SimArgs, console: &Console) -> Result<(), Failure> {
+    if args.scenario == "list" {
+        list(console);
+        return Ok(());
+    }
+    let Some(named) = Named::from_name(&args.scenario) else {
+        return Err(usage(format!("no scenario is called `{}`", args.scenario))
+            .advise("`trackless sim list` names them"));
+    };
+    let options = options(named, args)?;
+    if !console.is_json() {
+        console.write(format!("{}\n{}\n", named.head(&options), Table::HEAD).as_bytes());
+    }
+    let title = named.command(&options);
+    let table = simulate(options, console);
+    if let Some(path) = &args.svg {
+        let svg = table.plot(&title).to_string();
+        files::replace(path, svg.as_bytes()).map_err(|e| Failure::io(path.display(), &e))?;
+    }
+    Ok(())
+}
+
+fn list(console: &Console) {
+    for named in Named::ALL {
+        let (nodes, time) = named.usual_size();
+        let (name, about, hours) = (named.name(), named.about(), time.as_secs() / 3_600);
+        console.record(
+            || format!("{name:<10} {nodes:>7} nodes {hours:>3} h  {about}"),
+            || json!({ "scenario": name, "nodes": nodes, "hours": hours, "about": about }),
+        );
+    }
+}
+
+fn options(named: Named, args: &SimArgs) -> Result<Options, Failure> {
+    let (nodes, time) = named.usual_size();
+    let nodes = args.nodes.unwrap_or(nodes);
+    if !(NODES_MIN..=NODES_MAX).contains(&nodes) {
+        return Err(usage(format!("--nodes must be from {NODES_MIN} to {NODES_MAX}")));
+    }
+    let time = match args.hours {
+        None => time,
+        Some(hours) if hours > 0.0 && hours <= HOURS_MAX => {
+            Duration::from_secs_f64(hours * 3_600.0)
+        }
+        Some(_) => return Err(usage(format!("--hours must be above 0 and at most {HOURS_MAX}"))),
+    };
+    Ok(named.options(args.seed, nodes, time))
+}
+
+// Rows are shown when they are there; what it cost is for eyes only.
+fn simulate(options: Options, console: &Console) -> Table {
+    let nodes = options.nodes;
+    let started = Instant::now();
+    let mut told = started;
+    let mut run = Run::new(options);
+    loop {
+        match run.step() {
+            Step::Joining(present) => {
+                if told.elapsed() >= TELL_EVERY {
+                    told = Instant::now();
+                    console.note(&format!("{present} of {nodes} nodes are there"));
+                }
+            }
+            Step::Row(row) => {
+                let figures = row.figures();
+                console.record(|| figures.to_string(), || json!({ "row": figures }));
+            }
+            Step::Over => break,
+        }
+    }
+    let table = run.finish();
+    let (total, trace) = (table.total.figures(), format!("{:016x}", table.trace));
+    console.record(
+        || format!("{}\n\n{}", table.foot(), Table::KEY),
+        || json!({ "total": total, "trace": trace, "events": table.events }),
+    );
+    let took = started.elapsed();
+    let each = took.as_secs_f64() * 1e6 / table.events.max(1) as f64;
+    let memory = memory_used().map(|bytes| {
+        format!(", {} of memory, {} for a node", size(bytes), size(bytes / u64::from(nodes)))
+    });
+    let memory = memory.unwrap_or_default();
+    console.note(&format!("{}, {each:.1} us for an event{memory}", measured(took)));
+    table
+}
+
+// The most that this process ever used, where the system tells.
+fn memory_used() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1_024)
+}
+
+/// Fewer are no network.
+const NODES_MIN: u32 = 10;
+/// More than any machine has memory for.
+const NODES_MAX: u32 = 10_000_000;
+/// A year and some.
+const HOURS_MAX: f64 = 10_000.0;
+/// The joining of many takes minutes.
+const TELL_EVERY: Duration = Duration::from_secs(5);
