@@ -7,11 +7,11 @@ use super::client::{Client, code, with_client};
 use super::net::{Net, public_addr};
 use crate::base::addr::Family;
 use crate::base::limits::{DATAGRAM_ITEM_MAX, DATAGRAM_SEND_MAX};
-use crate::base::{InfoHash, Key};
+use crate::base::{InfoHash, Key, NodeId};
 use crate::dht::{Config, Node};
 use crate::wire::bencode::Writer;
 use crate::wire::item::{Item, SecretKey};
-use crate::wire::krpc::{Body, Message, Method, Put, Reply};
+use crate::wire::krpc::{self, Body, Message, Method, Put, QueryHead, Reply, SignedPut};
 
 const HASH: InfoHash = InfoHash::new([0x5a; 20]);
 
@@ -292,4 +292,112 @@ fn contacts_of_both_families_are_told_to_whoever_wants_both() {
             assert_eq!(counts, [on_v4[0], 0]);
         }
     }
+}
+
+#[test]
+fn count_of_a_crowded_torrent_fits_beside_the_contacts_that_are_due() {
+    let (net, mut v4, mut v6) = both_families();
+    let peer4 = |n: u16| SocketAddr::from(([61, n.to_be_bytes()[0], n.to_be_bytes()[1], 1], 1));
+    let peer6 = |n: u16| SocketAddr::from(([0x2a40, n, 0, 0, 0, 0, 0, 1], 1));
+    let ask = |node: &mut Node, from: SocketAddr, query: &[u8], beside: Option<&Node>| {
+        node.handle_datagram_beside(net.now, from, query, beside);
+        let to_asker = |(to, answer)| if to == from { Some(answer) } else { None };
+        std::iter::from_fn(|| node.datagrams().pop()).find_map(to_asker).unwrap()
+    };
+    let crowd = |node: &mut Node, peer: &dyn Fn(u16) -> SocketAddr| {
+        for n in 0..400 {
+            let mut query = Vec::new();
+            let head = QueryHead { tid: b"aa", id: NodeId::new([3; 20]), read_only: true };
+            krpc::encode_query(&mut query, head, &Method::get_peers(HASH));
+            let answer = ask(node, peer(n), &query, None);
+            let token = reply(&answer).token.unwrap();
+            let (port, implied_port, seed) = (7, false, n % 2 == 0);
+            let announce =
+                Method::AnnouncePeer { info_hash: HASH, port, implied_port, seed, token };
+            query.clear();
+            krpc::encode_query(&mut query, head, &announce);
+            assert_eq!(code(&ask(node, peer(n), &query, None)), 0);
+        }
+    };
+    crowd(&mut v4, &peer4);
+    crowd(&mut v6, &peer6);
+    for tid in [2, 32] {
+        let head = format!("d1:ad2:id20:abcdefghij01234567899:info_hash20:{}", "Z".repeat(20));
+        let tail = format!("6:scrapei1e4:wantl2:n42:n6ee1:q9:get_peers2:roi1e1:t{tid}:");
+        let query = format!("{head}{tail}{}1:y1:qe", "t".repeat(tid)).into_bytes();
+        let answers = [
+            (ask(&mut v4, from(9), &query, Some(&v6)), Family::V4, DATAGRAM_SEND_MAX),
+            (ask(&mut v6, peer6(9_000), &query, Some(&v4)), Family::V6, 1_024),
+        ];
+        for (answer, family, limit) in answers {
+            assert!(answer.len() <= limit, "{}", answer.len());
+            let factor = answer.len() as f64 / query.len() as f64;
+            assert!(factor <= 10.0, "{factor}");
+            let told = reply(&answer);
+            assert!(told.filters.is_some() && told.peers().count() > 0);
+            assert_eq!(told.contacts(family).count(), 8);
+        }
+    }
+}
+
+#[test]
+fn put_that_lacks_something_is_told_so_and_nothing_is_stored() {
+    with_client(|mut client| {
+        let k = format!("1:k32:{}", "k".repeat(32));
+        let sig = format!("3:sig64:{}", "s".repeat(64));
+        for (args, want) in [
+            (format!("{k}{sig}5:token1:t1:v1:x"), 203),
+            (format!("{k}3:seqi1e5:token1:t1:v1:x"), 206),
+            (format!("{k}3:seqi1e3:sig63:{}5:token1:t1:v1:x", "s".repeat(63)), 206),
+            (format!("1:k31:{}3:seqi1e{sig}5:token1:t1:v1:x", "k".repeat(31)), 203),
+            (format!("{k}3:seqi1e{sig}5:token1:t"), 203),
+            (format!("{k}3:seqi1e{sig}1:v1:x"), 203),
+            (format!("{k}3:seqi1e{sig}5:token1:t1:v1:x"), 203),
+            (format!("{k}3:seqi1e{sig}5:token1:t1:vd1:bi1e1:ai1ee"), 203),
+            (format!("4:salt65:{}{k}3:seqi1e{sig}5:token1:t1:v1:x", "s".repeat(65)), 207),
+        ] {
+            let text =
+                format!("d1:ad2:id20:abcdefghij0123456789{args}e1:q3:put2:roi1e1:t2:aa1:y1:qe");
+            assert_eq!(code(&client.ask_raw(from(1), text.as_bytes())), want, "{args}");
+        }
+        assert_eq!(client.net.node(client.me).stored_items(), 0);
+    });
+}
+
+// BEP 44: the bytes are signed as they are, but only one spelling of a value is stored.
+#[test]
+fn signed_value_in_another_spelling_is_refused_on_its_raw_bytes() {
+    use ed25519_dalek::{Signer, SigningKey};
+    with_client(|mut client| {
+        let key = SigningKey::from_bytes(&[7; 32]);
+        for (value, want) in [
+            (&b"d1:ai1e1:bi2ee"[..], Some(0)),
+            (b"d1:bi2e1:ai1ee", Some(203)),
+            (b"d1:ai1e1:ai1ee", Some(203)),
+            (b"03:abc", None),
+            (b"i-0e", None),
+        ] {
+            let signed = [b"3:seqi1e1:v", value].concat();
+            let signature = key.sign(&signed).to_bytes();
+            let public_key = key.verifying_key().to_bytes();
+            let target = crate::wire::item::mutable_target(&public_key, b"");
+            let token = client.item_token(from(1), target);
+            let signed = SignedPut {
+                public_key: &public_key,
+                salt: b"",
+                seq: 1,
+                signature: &signature,
+                cas: None,
+            };
+            let put = Put { token: &token, value, signed: Some(signed) };
+            let mut query = Vec::new();
+            let head = QueryHead { tid: b"aa", id: NodeId::new([3; 20]), read_only: true };
+            krpc::encode_query(&mut query, head, &Method::Put(put));
+            client.net.inject(from(1), client.me, &query);
+            client.net.run(Duration::from_millis(60));
+            let answer = client.net.take_strays(from(1)).pop();
+            assert_eq!(answer.map(|(_, answer)| code(&answer)), want);
+        }
+        assert_eq!(client.net.node(client.me).stored_items(), 1);
+    });
 }

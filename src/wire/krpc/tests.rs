@@ -477,6 +477,62 @@ proptest! {
     }
 
     #[test]
+    fn extras_read_back(
+        which in 0..4,
+        key in any::<[u8; 32]>(),
+        signature in any::<[u8; 32]>(),
+        seq in prop::option::of(any::<i64>()),
+        text in prop::option::of(prop::collection::vec(any::<u8>(), 0..900)),
+        total in 0..=i64::MAX,
+        interval in 0..=21_600u32,
+        hashes in prop::collection::vec(any::<[u8; 20]>(), 0..20),
+    ) {
+        let value = text.map(|text| {
+            let mut value = Vec::new();
+            Writer::new(&mut value).list().bytes(&text).end();
+            value
+        });
+        let signature: [u8; 64] = [signature, key].concat().try_into().unwrap();
+        let (seeds, peers) = ([key[0]; 256], [key[1]; 256]);
+        let signed = Some(Signed { public_key: &key, signature: &signature });
+        let extra = match which {
+            0 => Extra::Scrape { seeds: &seeds, peers: &peers },
+            1 => Extra::Item { signed, seq, value: value.as_deref() },
+            2 => Extra::Item { signed: None, seq: None, value: value.as_deref() },
+            _ => Extra::Samples {
+                interval: i64::from(interval),
+                total,
+                samples: hashes.as_flattened(),
+            },
+        };
+        let to = "9.9.9.9:9".parse().unwrap();
+        let (nodes, nodes6, token, values) = (None, None, None, &[][..]);
+        let answer = Answer { tid: b"abcd", to, id: ID, nodes, nodes6, token, values, extra };
+        let mut out = Vec::new();
+        encode_answer(&mut out, &answer, 1200);
+        prop_assert!(canonical(&out));
+        let Body::Reply(reply) = read(&out).body else { panic!() };
+        prop_assert_eq!(reply.filters, (which == 0).then_some((&seeds, &peers)));
+        let item = match which {
+            1 => ItemReply {
+                value: value.as_deref(),
+                public_key: Some(&key),
+                seq,
+                signature: Some(&signature),
+            },
+            2 => ItemReply { value: value.as_deref(), ..ItemReply::default() },
+            _ => ItemReply::default(),
+        };
+        prop_assert_eq!(reply.item, item);
+        let told = reply.samples.map(|s| {
+            let hashes: Vec<_> = s.info_hashes().map(|hash| *hash.as_bytes()).collect();
+            (hashes, s.total(), s.interval())
+        });
+        let total = u64::try_from(total).unwrap().max(hashes.len() as u64);
+        prop_assert_eq!(told, (which == 3).then_some((hashes, total, interval)));
+    }
+
+    #[test]
     fn errors_read_back(tid in prop::collection::vec(any::<u8>(), 1..=32), text in "[ -~]{0,40}") {
         let mut out = Vec::new();
         encode_error(&mut out, &tid, ErrorCode::Protocol, &text);
