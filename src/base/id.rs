@@ -7,8 +7,12 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::Rng;
+
 /// Bytes in an id.
 pub const ID_LEN: usize = 20;
+/// How the peer ids of this program begin (BEP 20).
+const OWN_PREFIX: &[u8; 8] = b"-TK0010-";
 
 macro_rules! id_type {
     ($(#[$doc:meta])* $name:ident) => {
@@ -115,6 +119,15 @@ impl InfoHash {
     /// Where this torrent's announces live in the key space.
     pub const fn key(self) -> Key {
         Key(self.0)
+    }
+}
+
+impl PeerId {
+    /// An id of ours (BEP 20, Azureus style): `-TK0010-` and twelve random bytes.
+    pub fn random(rng: &mut Rng) -> PeerId {
+        let mut id: [u8; ID_LEN] = rng.array();
+        id[..OWN_PREFIX.len()].copy_from_slice(OWN_PREFIX);
+        PeerId(id)
     }
 }
 

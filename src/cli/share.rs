@@ -37,7 +37,8 @@ pub fn run(args: &ShareArgs, console: &Arc<Console>) -> Result<(), Failure> {
         let work = async {
             let mut shares = Vec::with_capacity(args.paths.len());
             for path in &args.paths {
-                let offer = offer(path, args.data.as_deref(), piece_length, console).await?;
+                let mut offer = offer(path, args.data.as_deref(), piece_length, console).await?;
+                offer.super_seeding = !args.no_super_seeding;
                 if shares.iter().any(|s: &Share| s.torrent.info_hash() == offer.info_hash) {
                     let (path, hash) = (Console::path_text(path), offer.info_hash);
                     console
@@ -66,6 +67,7 @@ struct Offer {
     bytes: u64,
     files: usize,
     output: Output,
+    super_seeding: bool,
 }
 
 struct Share {
@@ -93,6 +95,7 @@ async fn offer(
         bytes: made.created.total,
         files: made.created.files,
         output: Output::Seed(made.created.root),
+        super_seeding: true,
     })
 }
 
@@ -117,6 +120,7 @@ fn read_offer(path: &Path, data: Option<&Path>) -> Result<Offer, Failure> {
         bytes: layout.total_len(),
         files: layout.files().iter().filter(|f| !f.pad).count(),
         output: Output::SeedChecked(dir),
+        super_seeding: true,
     })
 }
 
@@ -130,6 +134,7 @@ async fn share(
         info: Some(offer.info),
         peers: network.peers.clone(),
         output: offer.output,
+        super_seeding: offer.super_seeding,
         ..AddTorrent::new(offer.info_hash)
     };
     let torrent = online::add(session, request).await?;

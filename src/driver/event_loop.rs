@@ -359,6 +359,7 @@ impl EventLoop {
         let offered = matches!(add.output, Output::SeedChecked(_));
         request.wanted = if offered { Some(Vec::new()) } else { add.wanted };
         request.sequential = add.sequential;
+        request.super_seeding = add.super_seeding;
         request.discover = self.config.dht;
         let id = self.engine.add_torrent(self.clock.now(), request)?;
         let storage = match add.output {

@@ -105,13 +105,23 @@ pub struct AddTorrent {
     pub wanted: Option<Vec<bool>>,
     /// Pieces in order rather than rarest first.
     pub sequential: bool,
+    /// Hand each piece out once, if we have everything from the start and are alone (BEP 16).
+    pub super_seeding: bool,
 }
 
 impl AddTorrent {
     /// A torrent known by its hash alone, to be resolved.
     pub fn new(info_hash: InfoHash) -> Self {
         let (info, peers, output) = (None, Vec::new(), Output::None);
-        Self { info_hash, info, peers, output, wanted: None, sequential: false }
+        Self {
+            info_hash,
+            info,
+            peers,
+            output,
+            wanted: None,
+            sequential: false,
+            super_seeding: true,
+        }
     }
 }
 
@@ -130,7 +140,7 @@ impl Session {
         seed = rng.fork();
         let bound = bind_all(&config)?;
         let local_addrs: Arc<[SocketAddr]> = bound.iter().map(|b| b.addr).collect();
-        let mut engine = engine::Config::new(peer_id(&mut rng));
+        let mut engine = engine::Config::new(PeerId::random(&mut rng));
         engine.connections_max = config.connections_max;
         engine.listen_port = bound.iter().find(|b| b.tcp.is_some()).map(|b| b.addr.port());
         let (commands, wishes) = mpsc::channel(COMMANDS_QUEUED_MAX);
@@ -226,13 +236,6 @@ fn bind_one(addr: SocketAddr, config: &SessionConfig) -> io::Result<Bound> {
     }
 }
 
-// BEP 20, Azureus style: `-TK0010-` and twelve random bytes.
-fn peer_id(rng: &mut crate::base::Rng) -> PeerId {
-    let mut id: [u8; 20] = rng.array();
-    id[..PEER_ID_PREFIX.len()].copy_from_slice(PEER_ID_PREFIX);
-    PeerId::new(id)
-}
-
 /// What a node of this session is made from.
 pub(super) fn node_config(
     socket: SocketId,
@@ -261,6 +264,5 @@ fn outward_ip(listening: SocketAddr) -> Option<IpAddr> {
     (!ip.is_unspecified()).then_some(ip)
 }
 
-const PEER_ID_PREFIX: &[u8; 8] = b"-TK0010-";
 const PORT_TRIES: u32 = 16;
 const COMMANDS_QUEUED_MAX: usize = 256;

@@ -67,6 +67,8 @@ pub struct AddTorrent {
     pub wanted: Option<Vec<bool>>,
     /// Pieces in order rather than rarest first.
     pub sequential: bool,
+    /// Hand each piece out once, if we have everything from the start and are alone (BEP 16).
+    pub super_seeding: bool,
     /// Look for peers in the DHT, and announce ourselves if we listen and store data.
     pub discover: bool,
     /// Connections of this torrent, dialled and accepted.
@@ -83,6 +85,7 @@ impl AddTorrent {
             metadata_only: false,
             wanted: None,
             sequential: false,
+            super_seeding: true,
             discover: true,
             connections_max: 100,
         }

@@ -236,6 +236,7 @@ impl Engine {
             wanted: add.wanted,
             sequential: add.sequential,
             metadata_only: add.metadata_only,
+            super_seeding: add.super_seeding,
             ..swarm::Config::new(self.config.peer_id)
         };
         let torrent = Torrent::new(config, add.info_hash, add.info, self.rng.fork(), now);

@@ -35,7 +35,7 @@ impl Client {
     /// A client at `addr`, whose disks take `disk_time` for each job.
     pub fn new(addr: SocketAddr, seed: Seed, now: Instant, disk_time: Duration) -> Self {
         let mut rng = Rng::from_seed(seed);
-        let mut config = Config::new(PeerId::new(rng.array()));
+        let mut config = Config::new(PeerId::random(&mut rng));
         config.listen_port = Some(addr.port());
         config.nodes = vec![NodeConfig {
             socket: SOCKET,

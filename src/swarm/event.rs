@@ -28,6 +28,8 @@ pub struct Config {
     pub wanted: Option<Vec<bool>>,
     /// Pieces in order of their index rather than rarest first.
     pub sequential: bool,
+    /// Hand each piece out once, if we have everything from the start and are alone (BEP 16).
+    pub super_seeding: bool,
     /// Stop when the info dictionary is here: the torrent is only being resolved.
     pub metadata_only: bool,
 }
@@ -44,6 +46,7 @@ impl Config {
             upload_slots: 8,
             wanted: None,
             sequential: false,
+            super_seeding: true,
             metadata_only: false,
         }
     }

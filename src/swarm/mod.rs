@@ -10,6 +10,7 @@ pub mod layout;
 mod metadata;
 mod pex;
 pub mod picker;
+mod superseed;
 mod torrent;
 
 pub use disk::{DiskError, DiskErrorKind, DiskEvent, DiskRequest, PieceIndex};

@@ -3,7 +3,8 @@
 //! Phases: [`Phase::FetchingMetadata`] (only with a magnet) → [`Phase::Checking`] (the storage
 //! looks what is there) → [`Phase::Downloading`] → [`Phase::Seeding`]. What happens in each is in
 //! the files below this one, by responsibility: `connections` (who is here), `fetching` (the info
-//! dictionary), `downloading`, `uploading`, `gossip` (peer exchange), `status` (for eyes).
+//! dictionary), `downloading`, `uploading`, `offering`
+//! (what we say we have), `gossip` (peer exchange), `status` (for eyes).
 //!
 //! Small messages are collected in each connection and leave when the host asks for output: what
 //! many frames caused goes out as one buffer.
@@ -12,6 +13,7 @@ mod connections;
 mod downloading;
 mod fetching;
 mod gossip;
+mod offering;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -33,6 +35,7 @@ use crate::swarm::candidates::Candidates;
 use crate::swarm::choker::Choker;
 use crate::swarm::layout::Layout;
 use crate::swarm::metadata::MetadataFetch;
+use crate::swarm::superseed::SuperSeed;
 use crate::swarm::{Config, DialError, DiskEvent, DiskRequest, Event, Output, PeerSource, Phase};
 use crate::wire::handshake::Handshake;
 use crate::wire::metainfo::Info;
@@ -56,6 +59,7 @@ pub struct Torrent {
     metadata: MetadataFetch,
     content: Option<Content>,
     transfer: Option<Transfer>,
+    super_seed: Option<SuperSeed>,
     checking: (u64, u64),
     download: Meter,
     upload: Meter,
@@ -112,6 +116,7 @@ impl Torrent {
             metadata: MetadataFetch::new(),
             content: None,
             transfer: None,
+            super_seed: None,
             checking: (0, 0),
             download: Meter::new(now),
             upload: Meter::new(now),
@@ -347,6 +352,7 @@ impl Torrent {
             Phase::Checking | Phase::Stopped => {}
         }
         self.tend_uploads(now);
+        self.tend_offers(now);
         let is_full = self.peers.len() >= self.config.connections_max;
         if is_full && self.candidates.ready() > 0 {
             self.make_room(now);

@@ -119,6 +119,9 @@ pub struct ShareArgs {
     /// Bytes in a piece: a power of two [default: by size]
     #[arg(long, value_name = "BYTES|1MiB", env = "TRACKLESS_PIECE_LENGTH", value_parser = parse::size)]
     pub piece_length: Option<u64>,
+    /// Show every piece to everybody from the start, rather than hand each out once while alone
+    #[arg(long, env = "TRACKLESS_NO_SUPER_SEEDING", value_parser = clap::builder::FalseyValueParser::new())]
+    pub no_super_seeding: bool,
     /// Where and how to reach the network.
     #[command(flatten)]
     pub network: NetworkArgs,

@@ -38,6 +38,10 @@ pub struct Options {
     pub weather: Weather,
     /// How each client is connected.
     pub line: Line,
+    /// How the seeder is connected.
+    pub seeder_line: Line,
+    /// The seeder hands each piece out once (BEP 16).
+    pub super_seeding: bool,
     /// Bytes of the one file.
     pub size: u32,
     /// Bytes of a piece.
@@ -59,7 +63,9 @@ impl Options {
             mutes: 0,
             crashes: 0,
             weather: Weather::internet(),
-            line: Line { up: Some(2_500_000), down: Some(12_500_000) },
+            line: HOME_LINE,
+            seeder_line: HOME_LINE,
+            super_seeding: true,
             size: 3 * 512 * 1024 + 12_345,
             piece_len: 64 * 1024,
             start_time: Duration::from_secs(5),
@@ -79,6 +85,7 @@ impl Options {
         options.piece_len = (16 * 1024) << draw(5);
         let up = 50_000 + u64::from(draw(5_000_000));
         options.line = Line { up: Some(up), down: Some(up * 4) };
+        options.seeder_line = options.line;
         options.lie_rate = 0.05 + 0.95 * rng.unit();
         options.weather.rtt_median = Duration::from_millis(1 + rng.below(300) as u64);
         options.weather.loss = 0.1 * rng.unit();
@@ -191,7 +198,7 @@ impl Run {
         let info = info_dictionary(&content, options.piece_len);
         let mut world = World::new(options.weather, rng.fork());
         let router = world.add(Line::default(), new_client);
-        let seeder = (world.add(options.line, new_client), None);
+        let seeder = (world.add(options.seeder_line, new_client), None);
         let report = empty_report(options);
         let mut run = Self {
             options,
@@ -273,6 +280,7 @@ impl Run {
         let disk = MemoryDisk::with_content(self.content.clone(), faults, self.rng.fork());
         let mut add = AddTorrent::new(self.info_hash());
         add.info = Some(self.info.clone());
+        add.super_seeding = self.options.super_seeding;
         self.add(id, add, disk)
     }
 
@@ -400,6 +408,8 @@ fn info_dictionary(content: &[u8], piece_len: u32) -> Bytes {
     info.into()
 }
 
+/// 20 Mbit/s up, 100 Mbit/s down.
+const HOME_LINE: Line = Line { up: Some(2_500_000), down: Some(12_500_000) };
 /// How long a disk takes for one job.
 const DISK_TIME: Duration = Duration::from_millis(2);
 /// How long the seeder is alone: it joins the DHT and announces itself.

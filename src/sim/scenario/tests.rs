@@ -103,6 +103,8 @@ fn liars_are_banned_and_everybody_else_completes() {
 #[test]
 fn peers_that_promise_everything_and_send_nothing_cost_at_most_five_seconds() {
     let mut options = downloads::Options::new(5, 3);
+    // They promise it all at once.
+    options.super_seeding = false;
     let without = run_downloads(options);
     options.mutes = 3;
     let with = run_downloads(options);
@@ -136,5 +138,38 @@ fn soak_of_random_scenarios() {
     for seed in from.parse().expect("a number")..to.parse().expect("a number") {
         assert_all_found(&run_lookups(Options::random(seed)));
         assert_all_verified(&run_downloads(downloads::Options::random(seed)));
+    }
+}
+
+fn capped_seeder(downloaders: u32, size: u32) -> downloads::Options {
+    let mut options = downloads::Options::new(1, downloaders);
+    options.seeder_line = crate::sim::link::Line { up: Some(1_250_000), down: Some(12_500_000) };
+    options.size = size;
+    options.piece_len = 64 * 1024;
+    options.start_time = Duration::from_millis(500);
+    options
+}
+
+// The promise of a swarm: the seeder's line carries the content once.
+#[test]
+fn capped_seeder_sends_little_more_than_one_copy() {
+    let report = downloads::run(capped_seeder(10, 12_500_000));
+    assert_all_verified(&report);
+    let size = u64::from(report.options.size);
+    assert!(report.seeder_sent <= size * 115 / 100, "{report}");
+    // 12.5 MB with their headers take 10.3 s.
+    assert!(report.took.max() < Duration::from_millis(12_000), "{report}");
+}
+
+#[test]
+#[ignore = "a measurement: prints a table, takes minutes"]
+fn table_of_capped_seeders() {
+    for n in [2, 4, 10, 50] {
+        for super_seeding in [false, true] {
+            let options = downloads::Options { super_seeding, ..capped_seeder(n, 50_000_000) };
+            let report = downloads::run(options);
+            let copies = report.seeder_sent as f64 / 5e7;
+            println!("{n} downloaders, super-seeding {super_seeding}: {} {copies:.2}", report.took);
+        }
     }
 }

@@ -147,7 +147,8 @@ impl Torrent {
             metadata_size: self.content.as_ref().map(|c| c.bytes.len() as u64),
             port: self.config.listen_port,
             request_queue: u32::try_from(REQUESTS_QUEUED_MAX).ok(),
-            upload_only: self.phase == Phase::Seeding,
+            // A super-seed does not say so: who has one piece and only uploads looks useless.
+            upload_only: self.phase == Phase::Seeding && self.super_seed.is_none(),
             client: Some(CLIENT.to_owned()),
             your_ip: Some(addr.ip()),
         }
@@ -220,14 +221,15 @@ impl Torrent {
             self.candidates.on_reached_unknown();
         }
         let hello = self.hello(addr);
-        let have = self.transfer.as_ref().map(|t| t.picker.have());
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         peer.conn.say_hello(&hello);
-        peer.conn.say_pieces(have);
+        self.tell_pieces(now, conn);
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
         if let Some(port) = self.config.dht_port {
             peer.conn.say_port(port);
         }
         self.count_pieces(conn);
+        self.offer(now, conn);
         self.mark(conn);
     }
 
@@ -366,6 +368,9 @@ impl Torrent {
         }
         self.metadata.remove(conn);
         self.choker.on_peer_gone(conn);
+        if let Some(super_seed) = &mut self.super_seed {
+            super_seed.remove_peer(conn, peer.conn.pieces());
+        }
         if let Some(transfer) = &mut self.transfer {
             transfer.picker.on_peer_gone(conn);
             if let Some(pieces) = peer.conn.pieces().filter(|_| peer.is_counted) {

@@ -75,6 +75,7 @@ impl Torrent {
             ending: Ending::Incomplete,
             picked: Vec::new(),
         });
+        self.consider_super_seeding(&have);
         self.phase = Phase::Downloading;
         self.say_event(Event::Opened { have: have.count(), pieces });
         for conn in self.conns() {
@@ -128,6 +129,7 @@ impl Torrent {
             }
         }
         self.refill(now, conn);
+        self.on_pieces_while_offering(now, conn, before);
     }
 
     pub(super) fn on_have(&mut self, now: Instant, conn: ConnId, piece: u32) {
@@ -148,6 +150,10 @@ impl Torrent {
                 peer.conn.set_interested(true);
             }
             self.refill(now, conn);
+        }
+        if let Some(super_seed) = &mut self.super_seed {
+            super_seed.on_have(now, conn, piece);
+            self.offer(now, conn);
         }
     }
 

@@ -296,3 +296,41 @@ fn fast_line_is_filled() {
     let rate = (48 << 20) as f64 / took.as_secs_f64();
     assert!(rate > 180e6, "{rate}");
 }
+
+// Three peers and a seed on a line as fast as each of theirs.
+#[test]
+fn lone_seed_sends_one_copy_and_a_second_seed_ends_that() {
+    let mut w = World::new(Sample::new(6_000_000, 32_768));
+    let mut config = w.config();
+    config.super_seeding = true;
+    // Only clients that cope with it are treated so.
+    let leech = |w: &mut World, n: u8| {
+        let mut id = [n; 20];
+        id[..3].copy_from_slice(b"-TK");
+        let config = Config { peer_id: PeerId::new(id), ..w.config() };
+        w.add(config, None, None)
+    };
+    let all = Bitfield::all(w.sample.layout.piece_count());
+    let seed = w.add(config.clone(), Some(w.sample.info.clone()), Some(all));
+    w.set_rate(seed, 1e6);
+    let leeches = [leech(&mut w, 11), leech(&mut w, 12), leech(&mut w, 13)];
+    for leech in leeches {
+        w.introduce(leech, &[seed]);
+        w.introduce(leech, &leeches);
+    }
+    let done = |w: &World, leech: &usize| w.hosts[*leech].torrent.phase() == Phase::Seeding;
+    assert!(w.run(secs(60), |w| leeches.iter().all(|leech| done(w, leech))));
+    let sent = w.hosts[seed].torrent.status(w.now).uploaded;
+    assert!(sent < 6_000_000 * 115 / 100, "{sent}");
+
+    // Who comes with everything is closed as useless, and from now on newcomers see it all.
+    let second = w.seed();
+    w.introduce(second, &[seed]);
+    w.run(secs(5), |_| false);
+    let late = w.leech();
+    w.introduce(late, &[seed]);
+    let pieces = w.sample.layout.piece_count();
+    let sees_all =
+        |w: &World| w.hosts[late].torrent.peers().iter().any(|peer| peer.pieces_have == pieces);
+    assert!(w.run(secs(1), sees_all));
+}

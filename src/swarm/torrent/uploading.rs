@@ -48,8 +48,9 @@ impl Torrent {
         peer.was_useful = true;
         // What was said before the block has to go out before it.
         self.flush(conn);
-        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        let mut has_whole_piece = false;
         for block in blocks {
+            let Some(peer) = self.peers.get_mut(&conn) else { return };
             let part = slice(span, block.begin - begin, block.len);
             let Some(part) = part else {
                 peer.conn.refuse(&block);
@@ -57,6 +58,12 @@ impl Torrent {
             };
             let head = peer.conn.block_head(now, &block);
             self.outputs.push_back(Output::SendBlock { conn, head, block: part });
+            let sent =
+                self.super_seed.as_mut().map(|s| s.on_sent(now, conn, block.piece, block.len));
+            has_whole_piece |= sent == Some(true);
+        }
+        if has_whole_piece {
+            self.offer(now, conn);
         }
         self.read_ahead(conn);
         self.mark(conn);
@@ -75,7 +82,7 @@ impl Torrent {
     pub(super) fn fill_slots(&mut self, now: Instant) {
         if self.transfer.is_some() {
             let changes = self.choker.fill(now, &self.choker_peers());
-            self.apply(&changes);
+            self.apply(now, &changes);
             self.help_beginners();
         }
     }
@@ -85,7 +92,7 @@ impl Torrent {
         if self.choker.poll_timeout().is_some_and(|at| at <= now) {
             let seeding = self.phase == Phase::Seeding;
             let changes = self.choker.handle_timeout(now, seeding, &self.choker_peers());
-            self.apply(&changes);
+            self.apply(now, &changes);
         }
         self.help_beginners();
     }
@@ -98,7 +105,10 @@ impl Torrent {
             return;
         }
         let pieces = content.layout.piece_count();
-        let beginners = self.peers.iter().filter(|(_, peer)| peer.conn.wants_grant());
+        // Nor who was told that we have nothing.
+        let was_told = |conn| self.super_seed.as_ref().is_none_or(|s| !s.has_peer(conn));
+        let beginners =
+            self.peers.iter().filter(|(conn, p)| p.conn.wants_grant() && was_told(**conn));
         let beginners: Vec<_> = beginners.map(|(conn, _)| *conn).collect();
         for conn in beginners {
             let Some(peer) = self.peers.get_mut(&conn) else { continue };
@@ -120,12 +130,13 @@ impl Torrent {
         peers.collect()
     }
 
-    fn apply(&mut self, changes: &Changes) {
+    fn apply(&mut self, now: Instant, changes: &Changes) {
         let choke = changes.choke.iter().map(|conn| (*conn, true));
         let unchoke = changes.unchoke.iter().map(|conn| (*conn, false));
         for (conn, choking) in choke.chain(unchoke) {
             let Some(peer) = self.peers.get_mut(&conn) else { continue };
             peer.conn.set_choking(choking);
+            self.offer(now, conn);
             self.mark(conn);
         }
     }

@@ -143,6 +143,8 @@ impl World {
         let n = u8::try_from(self.hosts.len() + 1).unwrap();
         let mut config = Config::new(PeerId::new([n; 20]));
         config.listen_port = Some(6881);
+        // Most tests are about the one who downloads: to them a seed shows what it has.
+        config.super_seeding = false;
         config
     }
 

@@ -1,0 +1,103 @@
+//! What we tell peers that we have: everything, or as a lone seed a few pieces to each (BEP 16).
+
+use super::Torrent;
+use crate::base::{Instant, PeerId};
+use crate::peer::ConnId;
+use crate::swarm::Phase;
+use crate::swarm::superseed::{SUPER_SEED_PIECES_MIN, SuperSeed};
+use crate::wire::bitfield::Bitfield;
+
+impl Torrent {
+    /// The storage is open and holds `have`: whoever has everything from the start may be the only
+    /// one.
+    pub(super) fn consider_super_seeding(&mut self, have: &Bitfield) {
+        let Some(content) = self.content.as_ref().filter(|_| self.config.super_seeding) else {
+            return;
+        };
+        // The peers that are here already were told that we have nothing, or will be asked.
+        if have.is_all() && have.len() >= SUPER_SEED_PIECES_MIN && self.peers.is_empty() {
+            self.super_seed = Some(SuperSeed::new(content.geometry(), &mut self.rng));
+        }
+    }
+
+    /// Tells a peer whose handshake is here what we have.
+    pub(super) fn tell_pieces(&mut self, now: Instant, conn: ConnId) {
+        let have = self.transfer.as_ref().map(|t| t.picker.have());
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        let copes = |id: &PeerId| COPING_CLIENTS.iter().any(|c| id.as_bytes().starts_with(c));
+        match &mut self.super_seed {
+            Some(super_seed) if peer.id.as_ref().is_some_and(copes) => {
+                peer.conn.say_pieces(None);
+                super_seed.add_peer(now, conn);
+            }
+            Some(_) | None => peer.conn.say_pieces(have),
+        }
+    }
+
+    /// Tells a peer of more pieces, if it is its turn.
+    pub(super) fn offer(&mut self, now: Instant, conn: ConnId) {
+        let (Some(super_seed), Some(peer)) = (&mut self.super_seed, self.peers.get_mut(&conn))
+        else {
+            return;
+        };
+        if !peer.conn.is_open() {
+            return;
+        }
+        let theirs = peer.conn.pieces();
+        let mut pieces = Vec::new();
+        if peer.conn.is_choking() {
+            pieces.extend(super_seed.bait(now, conn, theirs));
+        } else {
+            let rate = peer.conn.upload.per_second();
+            pieces.extend(std::iter::from_fn(|| super_seed.next(now, conn, theirs, rate)));
+        }
+        pieces.into_iter().for_each(|piece| peer.conn.say_have(piece));
+        self.mark(conn);
+    }
+
+    /// A few times a second: rates have changed, and pieces have had time to spread.
+    pub(super) fn tend_offers(&mut self, now: Instant) {
+        if self.super_seed.is_some() {
+            self.conns().into_iter().for_each(|conn| self.offer(now, conn));
+        }
+    }
+
+    /// A peer named its pieces. A second seed means that we are not needed so badly.
+    pub(super) fn on_pieces_while_offering(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        before: Option<&Bitfield>,
+    ) {
+        let (Some(super_seed), Some(peer)) = (&mut self.super_seed, self.peers.get(&conn)) else {
+            return;
+        };
+        if peer.conn.is_seed() && self.phase == Phase::Seeding {
+            return self.end_super_seeding();
+        }
+        if let Some(pieces) = peer.conn.pieces() {
+            super_seed.on_pieces(before, pieces);
+        }
+        self.offer(now, conn);
+    }
+
+    /// Tells everybody of everything.
+    pub(super) fn end_super_seeding(&mut self) {
+        let Some(super_seed) = self.super_seed.take() else { return };
+        for conn in self.conns() {
+            let Some(peer) = self.peers.get_mut(&conn).filter(|p| p.conn.is_open()) else {
+                continue;
+            };
+            if let Some(untold) = super_seed.untold(conn) {
+                untold.for_each(|piece| peer.conn.say_have(piece));
+                peer.conn.say_upload_only(true);
+            }
+            self.mark(conn);
+        }
+    }
+}
+
+/// Peers that are known to cope with a seed that has nothing at first, by the start of their ids
+/// (BEP 20): ourselves, and clients on libtorrent. aria2, rqbit and Transmission stood still with
+/// it when tried: they see everything, and take what they like.
+const COPING_CLIENTS: [&[u8]; 4] = [b"-TK", b"-LT", b"-qB", b"-DE"];
