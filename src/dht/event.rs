@@ -102,6 +102,9 @@ pub enum Event {
         /// Contacts that answered.
         contacts: usize,
     },
+    /// Nodes of the other family, for the node beside us that knows nobody; see
+    /// [`Node::seek_beside`](super::Node::seek_beside).
+    ContactsBeside(Vec<SocketAddr>),
     /// Enough networks agree on the address they see us at (BEP 42).
     ExternalAddress(IpAddr),
     /// It became known, or doubtful, whether strangers reach us (BEP 43).

@@ -284,6 +284,7 @@ impl Node {
             self.emit(Event::PeersFound { lookup: id, peers });
         }
         self.on_errand_reply(now, id, &mut lookup, *from, reply);
+        self.on_contacts_beside(from, reply);
         self.lookups.insert(id, lookup);
         self.pump(now, id);
     }

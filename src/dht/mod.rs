@@ -1,6 +1,7 @@
 //! L2 core: one Mainline DHT node (BEP 5) of one address family. Sans-IO: datagrams, timeouts and
 //! commands go in, [`Output`]s come out.
 
+mod beside;
 mod bucket;
 mod config;
 mod errands;

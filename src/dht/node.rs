@@ -44,6 +44,8 @@ pub struct Node {
     pub(super) next_name: u64,
     pub(super) server: Server,
     pub(super) keeper: Keeper,
+    // Contacts of the other family that are still wanted.
+    pub(super) wanted_beside: usize,
     pub(super) vote: AddressVote,
     pub(super) maintenance: Maintenance,
     pub(super) unreachable: Unreachable,
@@ -104,6 +106,7 @@ impl Node {
             next_name: 0,
             server: Server::new(now, config.family, id, &mut rng),
             keeper: Keeper::default(),
+            wanted_beside: 0,
             vote: AddressVote::new(config.family),
             maintenance: Maintenance::new(now),
             unreachable: Unreachable::new(),
@@ -465,10 +468,12 @@ impl Node {
         let rtt = self.table.rtt(&to).or_else(|| self.maintenance.hinted_rtt(&to));
         let tid = self.queries.begin(now, &mut self.rng, to, expect, purpose, rtt);
         let head = QueryHead { tid: &tid, id: self.id, read_only: self.is_read_only() };
+        let want = self.want_of(method);
         Stats::count(&mut self.stats.queries_out, method);
         self.reach.on_sent(now, to.ip());
         self.trace_asked(now, purpose, to, expect);
-        let len = self.outbox.push_with(to, |out| krpc::encode_query(out, head, method));
+        let len =
+            self.outbox.push_with(to, |out| krpc::encode_query_wanting(out, head, method, want));
         self.on_queued(len);
         Sent::Yes { bytes: len.unwrap_or_default(), opens_flow }
     }

@@ -192,8 +192,10 @@ impl Engine {
                 }
             }
             dht::Event::NeedBootstrap => {
+                self.seek_for(now, socket);
                 self.outputs.push_back(Output::Event(Event::NeedBootstrap(socket)));
             }
+            dht::Event::ContactsBeside(addrs) => self.pass_on(now, &addrs),
             dht::Event::TableGrew { .. } => self.hurry_lonely(now),
             dht::Event::ExternalAddress(ip) => {
                 self.on_external_address(ip);
@@ -203,6 +205,25 @@ impl Engine {
                 self.outputs.push_back(Output::Event(Event::Reachability(socket, verdict)));
             }
             dht::Event::IdChanged(_) => {}
+        }
+    }
+
+    // One family knows nobody: nodes of the other ask whom they know for some (BEP 32).
+    fn seek_for(&mut self, now: Instant, socket: SocketId) {
+        let Some(family) = self.nodes.iter().find(|s| s.socket == socket).map(|s| s.family) else {
+            return;
+        };
+        for slot in self.nodes.iter_mut().filter(|s| s.family != family) {
+            slot.node.seek_beside(now);
+        }
+    }
+
+    fn pass_on(&mut self, now: Instant, addrs: &[SocketAddr]) {
+        for addr in addrs {
+            let family = Family::of(addr);
+            for slot in self.nodes.iter_mut().filter(|s| s.family == family) {
+                slot.node.add_contact(now, *addr);
+            }
         }
     }
 

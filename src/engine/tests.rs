@@ -270,6 +270,61 @@ fn node_that_is_asked_for_both_families_tells_what_its_sibling_knows() {
 }
 
 #[test]
+fn family_that_knows_nobody_is_told_some_by_the_other() {
+    let node = |id: u8, family: Family, own: &str| NodeConfig {
+        socket: SocketId(id),
+        port: 1,
+        dht: dht::Config::new(family),
+        id: None,
+        contacts: Vec::new(),
+        own_addrs: vec![own.parse().unwrap()],
+    };
+    let nodes = vec![node(0, Family::V4, "10.0.0.1:1"), node(1, Family::V6, "[fd00::1]:1")];
+    let mut e =
+        Engine::new(Config { nodes, ..Config::new(PeerId::new([7; 20])) }, [1; 32], Instant::ZERO);
+    let router = addr(9);
+    e.bootstrap(Instant::ZERO, &[router]);
+    let friends: Vec<(NodeId, SocketAddr)> = (2..10u8)
+        .map(|n| {
+            (NodeId::new([n; 20]), SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, n.into()], 1)))
+        })
+        .collect();
+    let (mut now, mut asked, mut told) = (Instant::ZERO, 0, 0);
+    while now < Instant::ZERO + Duration::from_secs(600) {
+        for o in outputs(&mut e) {
+            let Output::Transmit { socket, to, datagram } = o else { continue };
+            if socket == SocketId(1) {
+                assert!(friends.iter().any(|(_, friend)| *friend == to));
+                asked += 1;
+                continue;
+            }
+            let message = Message::decode(&datagram).unwrap();
+            let Body::Query(query) = message.body else { continue };
+            let both = query.want.is_some_and(|want| want.v4 && want.v6);
+            told += usize::from(both);
+            let answer = Answer {
+                tid: message.tid,
+                to: addr(1),
+                id: NodeId::new([9; 20]),
+                nodes: None,
+                nodes6: both.then_some(&friends[..]),
+                token: None,
+                values: &[],
+                extra: Extra::None,
+            };
+            let mut out = Vec::new();
+            krpc::encode_answer(&mut out, &answer, 1_000);
+            e.handle_datagram(now, SocketId(0), to, &out);
+        }
+        now += Duration::from_millis(100);
+        e.handle_timeout(now);
+    }
+    assert!(asked > 0, "somebody of the other family was asked");
+    // One in the middle may name whom it likes: no answer is worth more than four, no time 32.
+    assert!(told > 0 && told <= 100, "{told}");
+}
+
+#[test]
 fn ping_of_a_family_we_do_not_have_fails_at_once() {
     let mut e = engine(true);
     let command = e.ping(Instant::ZERO, "[2001:db8::1]:1".parse().unwrap());

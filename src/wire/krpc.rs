@@ -12,7 +12,9 @@ mod query;
 use std::net::SocketAddr;
 
 pub use self::answer::{Answer, ErrorCode, Extra, Signed, encode_answer, encode_error};
-pub use self::query::{Fault, Method, Put, Query, QueryHead, SignedPut, Want, encode_query};
+pub use self::query::{
+    Fault, Method, Put, Query, QueryHead, SignedPut, Want, encode_query, encode_query_wanting,
+};
 use crate::base::addr::Family;
 use crate::base::{InfoHash, NodeId};
 use crate::wire::bencode::{self, BencodeError, Entry, Limits, List, Value};

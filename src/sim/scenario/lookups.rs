@@ -362,6 +362,7 @@ impl Outcome {
             | dht::Event::TableGrew { .. }
             | dht::Event::ExternalAddress(_)
             | dht::Event::Reachability(_)
+            | dht::Event::ContactsBeside(_)
             | dht::Event::IdChanged(_) => {}
         }
     }

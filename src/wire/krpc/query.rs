@@ -128,6 +128,9 @@ pub struct Want {
 }
 
 impl Want {
+    /// Both families.
+    pub const BOTH: Want = Want { v4: true, v6: true };
+
     /// Those of one family.
     pub fn only(family: Family) -> Self {
         Self { v4: family == Family::V4, v6: family == Family::V6 }
@@ -374,6 +377,17 @@ pub struct QueryHead<'a> {
 
 /// Appends a query. [`Method::Unknown`] is written with its name and target, for tests and probes.
 pub fn encode_query(out: &mut Vec<u8>, head: QueryHead<'_>, method: &Method<'_>) {
+    encode_query_wanting(out, head, method, None);
+}
+
+/// The same, saying which families of contacts are wanted (BEP 32): those of `want`, or none in
+/// particular.
+pub fn encode_query_wanting(
+    out: &mut Vec<u8>,
+    head: QueryHead<'_>,
+    method: &Method<'_>,
+    want: Option<Want>,
+) {
     let mut w = Writer::new(out);
     w.dict().bytes(b"a").dict();
     if let Method::Put(Put { signed: Some(SignedPut { cas: Some(cas), .. }), .. }) = method {
@@ -432,11 +446,24 @@ pub fn encode_query(out: &mut Vec<u8>, head: QueryHead<'_>, method: &Method<'_>)
             name
         }
     };
+    if let Some(want) = want {
+        encode_want(&mut w, want);
+    }
     w.end().bytes(b"q").bytes(name);
     if head.read_only {
         w.bytes(b"ro").int(1);
     }
     w.bytes(b"t").bytes(head.tid).bytes(b"v").bytes(VERSION).bytes(b"y").bytes(b"q").end();
+}
+
+fn encode_want(w: &mut Writer<'_>, want: Want) {
+    w.bytes(b"want").list();
+    for (wanted, name) in [(want.v4, b"n4"), (want.v6, b"n6")] {
+        if wanted {
+            w.bytes(name);
+        }
+    }
+    w.end();
 }
 
 fn encode_put(w: &mut Writer<'_>, put: &Put<'_>) {

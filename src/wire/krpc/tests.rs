@@ -426,12 +426,13 @@ proptest! {
             _ => Method::Unknown { name: b"sample", target: Some(Key::new(key)), writes: flag },
         };
         let head = QueryHead { tid: &tid, id: NodeId::new(id), read_only: flag };
+        let want = cas.map(|n| Want { v4: n % 2 == 0, v6: flag });
         let mut out = Vec::new();
-        encode_query(&mut out, head, &method);
+        encode_query_wanting(&mut out, head, &method, want);
         prop_assert!(canonical(&out));
         prop_assert!(out.len() <= crate::base::limits::DATAGRAM_ITEM_MAX);
         let back = Message::decode(&out).unwrap();
-        let query = Query { id: NodeId::new(id), method, want: None };
+        let query = Query { id: NodeId::new(id), method, want };
         prop_assert_eq!(back.body, Body::Query(query));
         prop_assert_eq!((back.tid, back.read_only), (&tid[..], flag));
         prop_assert_eq!(back.version, Some(&VERSION[..]));

@@ -201,9 +201,7 @@ impl Named {
         match self {
             Named::Calm => "nobody comes or goes, nothing is lost, everybody is reachable",
             Named::Churn24h => "the public network for a day: sessions, address translators, loss",
-            Named::Storm => {
-                "the public network; in the middle 40 % die at once and 10 % is lost"
-            }
+            Named::Storm => "the public network; in the middle 40 % die at once and 10 % is lost",
             Named::Nat => "64 % of the nodes let no stranger in, and most of them do not know it",
             Named::Sybils => {
                 "16 attackers right beside every third hash, each in a network of its own"
