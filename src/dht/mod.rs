@@ -33,7 +33,7 @@ mod waiting;
 #[cfg(test)]
 mod tests;
 
-pub use crate::wire::item::{Item, ItemError, ItemKey, SecretKey};
+pub use crate::wire::item::{Item, ItemError, ItemKey, SecretKey, string_value};
 pub use config::{Config, PER_IP_RATE};
 pub use event::{
     Event, LookupCost, LookupId, LookupKind, LookupReport, Output, PingId, SavedContact, Scrape,

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::base::{InfoHash, NodeId};
-use crate::dht;
+use crate::base::{InfoHash, Key, NodeId};
+use crate::dht::{self, Item, ItemKey};
 use crate::driver::{AddTorrent, SessionStatus};
 use crate::engine::{AddError, NodeEvent, TorrentId};
 use crate::swarm::{self, FileStatus, PeerStatus};
@@ -24,6 +24,8 @@ pub(super) enum Command {
     Peers(TorrentId, oneshot::Sender<Vec<PeerStatus>>),
     Files(TorrentId, oneshot::Sender<Vec<FileStatus>>),
     Dht(DhtCommand, mpsc::Sender<NodeEvent>),
+    KeepItem(Item, oneshot::Sender<bool>),
+    DropItem(Key, oneshot::Sender<bool>),
     /// Some caller does not want to know any more what it asked for.
     Sweep,
     SessionStatus(oneshot::Sender<SessionStatus>),
@@ -31,11 +33,15 @@ pub(super) enum Command {
 }
 
 /// One DHT operation.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum DhtCommand {
     GetPeers(InfoHash),
     TracePeers(InfoHash),
     Announce(InfoHash, Option<u16>),
+    Scrape(InfoHash),
+    Sample(Key),
+    GetItem(ItemKey),
+    PutItem(Item, Option<i64>),
     FindNode(NodeId),
     Ping(SocketAddr),
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::base::{InfoHash, NodeId};
-use crate::dht::{self, Step};
+use crate::base::{InfoHash, Key, NodeId};
+use crate::dht::{self, Item, ItemKey, Step};
 use crate::driver::command::{Command, DhtCommand};
 use crate::driver::{DhtError, Lookup, NodeStatus, Session, SessionConfig, SessionError};
 use crate::engine::NodeEvent;
@@ -30,6 +30,9 @@ pub struct DhtConfig {
     pub per_ip_rate: Option<u32>,
     /// Have nothing to do with public nodes whose id breaks BEP 42.
     pub enforce_node_ids: bool,
+    /// New flows a second that our queries may open; `None` for any number. A home router keeps an
+    /// entry for each.
+    pub flows_per_second: Option<u32>,
 }
 
 impl Default for DhtConfig {
@@ -42,6 +45,7 @@ impl Default for DhtConfig {
             state_dir: None,
             per_ip_rate: Some(dht::PER_IP_RATE),
             enforce_node_ids: false,
+            flows_per_second: Some(dht::FLOWS_PER_SECOND),
         }
     }
 }
@@ -88,6 +92,19 @@ pub struct Pong {
     pub rtt: Duration,
 }
 
+/// Some of the torrents that a node has peers of (BEP 51).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    /// The node.
+    pub from: SocketAddr,
+    /// Some of its torrents.
+    pub info_hashes: Vec<InfoHash>,
+    /// How many it has in all.
+    pub total: u64,
+    /// It is to be left in peace for so long.
+    pub interval: Duration,
+}
+
 impl Dht {
     /// Binds, loads state, and starts. It bootstraps by itself; nobody has to wait for it.
     ///
@@ -95,15 +112,14 @@ impl Dht {
     ///
     /// If an address cannot be bound, or the system has no randomness.
     pub async fn start(config: DhtConfig) -> Result<Dht, SessionError> {
-        let DhtConfig { listen, bootstrap, read_only, state_dir, per_ip_rate, enforce_node_ids } =
-            config;
         let config = SessionConfig {
-            listen,
-            bootstrap,
-            read_only,
-            state_dir,
-            per_ip_rate,
-            enforce_node_ids,
+            listen: config.listen,
+            bootstrap: config.bootstrap,
+            read_only: config.read_only,
+            state_dir: config.state_dir,
+            per_ip_rate: config.per_ip_rate,
+            enforce_node_ids: config.enforce_node_ids,
+            flows_per_second: config.flows_per_second,
             accept: false,
             ..SessionConfig::default()
         };
@@ -180,6 +196,62 @@ impl Dht {
         .await
     }
 
+    /// Counts who has a torrent (BEP 33); [`Outcome::scrape`](super::Outcome::scrape) tells how many. The stream has the peers
+    /// that were named on the way.
+    pub async fn scrape(&self, info_hash: InfoHash) -> Lookup<SocketAddr> {
+        self.look_up(DhtCommand::Scrape(info_hash), peers).await
+    }
+
+    /// Asks the nodes on the way to `target` which torrents they have peers of (BEP 51
+    /// `sample_infohashes`). Each node that answers that query says one sample; keep to its interval.
+    pub async fn sample(&self, target: Key) -> Lookup<Sample> {
+        self.look_up(DhtCommand::Sample(target), |event, found| {
+            if let NodeEvent::Samples { from, info_hashes, total, interval } = event {
+                let (from, total, interval) = (*from, *total, *interval);
+                found.push_back(Sample { from, info_hashes: info_hashes.clone(), total, interval });
+            }
+        })
+        .await
+    }
+
+    /// Looks for an item (BEP 44 `get`). Each that comes has proven itself by its hash or signature; of
+    /// a mutable one, newer versions follow as they turn up, so the last is the newest.
+    pub async fn get_item(&self, key: ItemKey) -> Lookup<Item> {
+        self.look_up(DhtCommand::GetItem(key), items).await
+    }
+
+    /// Stores an item at the nodes closest to its key (BEP 44 `put`): [`Outcome::announced`](super::Outcome::announced) says how
+    /// many took it, [`Outcome::refused`](super::Outcome::refused) why others did not. With `cas`, a node stores it only in the
+    /// place of that version, or of none. The stream has what is stored there now, if that is newer.
+    /// Nodes forget it after two hours: see [`keep_item`](Self::keep_item).
+    pub async fn put_item(&self, item: Item, cas: Option<i64>) -> Lookup<Item> {
+        self.look_up(DhtCommand::PutItem(item, cas), items).await
+    }
+
+    /// Stores an item, and keeps it stored: looks every hour whether it still is, and stores it anew
+    /// where it is not, or a newer version that turned up. It needs no secret key, so an item of
+    /// somebody else can be kept as well. Ends with [`drop_item`](Self::drop_item), or with the node.
+    ///
+    /// False if it is not kept: its signature does not fit, it is older than what is kept already, or
+    /// too many are.
+    ///
+    /// # Errors
+    ///
+    /// [`DhtError::Ended`] after a shutdown.
+    pub async fn keep_item(&self, item: Item) -> Result<bool, DhtError> {
+        self.ask(|reply| Command::KeepItem(item, reply)).await.ok_or(DhtError::Ended)
+    }
+
+    /// Keeps an item no longer. False if it was not kept.
+    ///
+    /// # Errors
+    ///
+    /// [`DhtError::Ended`] after a shutdown.
+    pub async fn drop_item(&self, key: &ItemKey) -> Result<bool, DhtError> {
+        let target = key.target();
+        self.ask(|reply| Command::DropItem(target, reply)).await.ok_or(DhtError::Ended)
+    }
+
     /// Looks for the peers of a torrent and then announces this machine to the closest nodes
     /// (BEP 5 `announce_peer`): at `port`, or at the port from which our datagrams come. Nodes
     /// forget it after half an hour or more: announce again every 15 minutes.
@@ -219,6 +291,12 @@ impl Dht {
 fn peers(event: &NodeEvent, found: &mut VecDeque<SocketAddr>) {
     if let NodeEvent::Peers(peers) = event {
         found.extend(peers);
+    }
+}
+
+fn items(event: &NodeEvent, found: &mut VecDeque<Item>) {
+    if let NodeEvent::Item(item) = event {
+        found.push_back(item.clone());
     }
 }
 

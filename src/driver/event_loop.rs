@@ -343,6 +343,12 @@ impl EventLoop {
                 drop(reply.send(self.engine.torrent(id).map(|t| t.files()).unwrap_or_default()));
             }
             Command::Dht(command, news) => self.start_dht_command(command, news),
+            Command::KeepItem(item, reply) => {
+                let _ = reply.send(self.engine.keep_item(self.clock.now(), &item));
+            }
+            Command::DropItem(target, reply) => {
+                let _ = reply.send(self.engine.drop_item(target));
+            }
             Command::Sweep => self.sweep_dht_commands(),
             Command::SessionStatus(reply) => drop(reply.send(self.session_status())),
             Command::Shutdown(reply) => return Some(reply),
@@ -397,6 +403,10 @@ impl EventLoop {
                 id
             }
             DhtCommand::Announce(info_hash, port) => self.engine.announce(now, info_hash, port),
+            DhtCommand::Scrape(info_hash) => self.engine.scrape(now, info_hash),
+            DhtCommand::Sample(target) => self.engine.sample(now, target),
+            DhtCommand::GetItem(key) => self.engine.get_item(now, key),
+            DhtCommand::PutItem(item, cas) => self.engine.put_item(now, item, cas),
             DhtCommand::FindNode(target) => self.engine.find_node(now, target),
             DhtCommand::Ping(addr) => self.engine.ping(now, addr),
         };

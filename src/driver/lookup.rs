@@ -11,7 +11,7 @@ use futures_core::Stream;
 use tokio::sync::mpsc;
 
 use crate::base::NodeId;
-use crate::dht::LookupReport;
+use crate::dht::{LookupReport, Scrape};
 use crate::driver::command::Command;
 use crate::engine::{NodeEvent, Refused};
 
@@ -165,6 +165,21 @@ impl Outcome {
     /// Nodes that stored what was to be stored.
     pub fn announced(&self) -> usize {
         self.reports.iter().map(|r| r.announced).sum()
+    }
+
+    /// The numbers of the errors with which nodes refused to store an item (BEP 44).
+    pub fn refused(&self) -> impl Iterator<Item = i64> + '_ {
+        self.reports.iter().flat_map(|r| r.refused.iter().copied())
+    }
+
+    /// How many have the torrent that was counted. Of both address families the larger count: most of
+    /// those that have both are in both.
+    pub fn scrape(&self) -> Option<Scrape> {
+        self.reports.iter().filter_map(|r| r.scrape).reduce(|a, b| Scrape {
+            seeds: a.seeds.max(b.seeds),
+            peers: a.peers.max(b.peers),
+            nodes: a.nodes + b.nodes,
+        })
     }
 
     /// The closest nodes that answered: at most eight of each address family, nearest first.

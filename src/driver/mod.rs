@@ -26,7 +26,7 @@ pub mod verify;
 mod tests;
 
 pub use command::{DhtStage, TorrentEvent, TorrentStatus};
-pub use dht::{Dht, DhtConfig, Pong, public_bootstrap};
+pub use dht::{Dht, DhtConfig, Pong, Sample, public_bootstrap};
 pub use lookup::{DhtError, Lookup, Outcome};
 pub use session::{AddTorrent, Output, Session, SessionConfig, SessionError};
 pub use status::{NodeStatus, SessionStatus};

@@ -169,6 +169,11 @@ impl Item {
         }
     }
 
+    /// What is in the value, if that is a string: as good as always.
+    pub fn content(&self) -> Option<&[u8]> {
+        bencode::parse(self.value(), Limits::MESSAGE).ok()?.bytes()
+    }
+
     /// The version of a mutable item.
     pub fn seq(&self) -> Option<i64> {
         match self {
@@ -208,6 +213,13 @@ impl fmt::Debug for SecretKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("SecretKey").field(&self.public_key()).finish()
     }
+}
+
+/// The value that holds `content` as a string.
+pub fn string_value(content: &[u8]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(content.len() + 5);
+    Writer::new(&mut value).bytes(content);
+    value
 }
 
 /// The key of an immutable item: the SHA-1 of its value.
@@ -291,6 +303,16 @@ mod tests {
         assert_eq!(signed_bytes(b"", 4, b"12:Hello world!"), b"3:seqi4e1:v12:Hello world!");
         let salted = signed_bytes(b"foobar", 4, b"12:Hello world!");
         assert_eq!(salted, b"4:salt6:foobar3:seqi4e1:v12:Hello world!");
+    }
+
+    #[test]
+    fn content_of_a_string_value_is_what_was_put_in() {
+        for content in [&b""[..], b"Hello World!", &[0, 255, 10]] {
+            let item = Item::immutable(string_value(content)).unwrap();
+            assert_eq!(item.content(), Some(content));
+        }
+        assert_eq!(string_value(b"Hello World!"), HELLO);
+        assert_eq!(Item::immutable(b"li1ee".to_vec()).unwrap().content(), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::pin::pin;
 
 use super::*;
+use crate::dht::{SecretKey, string_value};
 use crate::engine::Refused;
 
 async fn node(bootstrap: &[SocketAddr]) -> Dht {
@@ -82,4 +83,45 @@ async fn session_without_a_dht_refuses_every_operation() {
     let dht = Session::start(config).await.unwrap().dht();
     let refused = DhtError::Refused(Refused::NoNode);
     assert_eq!(dht.get_peers(HASH).await.finish().await, Err(refused));
+}
+
+#[tokio::test]
+async fn items_are_stored_found_kept_and_told_to_be_newer() {
+    let first = node(&[]).await;
+    let second = node(first.local_addrs()).await;
+    let key = SecretKey::from_seed(&[5; 32]);
+    let item = |seq, text: &str| key.sign(b"salt", seq, string_value(text.as_bytes())).unwrap();
+    let stored = second.put_item(item(1, "one"), None).await.finish().await.unwrap();
+    assert_eq!((stored.announced(), stored.refused().count()), (1, 0));
+
+    let third = node(first.local_addrs()).await;
+    let mut found = third.get_item(item(1, "one").key()).await;
+    assert_eq!(found.next().await, Some(item(1, "one")));
+    assert_eq!(found.next().await, None);
+
+    assert_eq!(third.keep_item(item(3, "three")).await, Ok(true));
+    assert_eq!(third.keep_item(item(2, "two")).await, Ok(false), "what is kept is newer");
+    assert_eq!(third.drop_item(&item(3, "three").key()).await, Ok(true));
+    assert_eq!(third.drop_item(&item(3, "three").key()).await, Ok(false));
+
+    second.put_item(item(4, "four"), None).await.finish().await.unwrap();
+    let mut outdated = third.put_item(item(2, "two"), None).await;
+    assert_eq!(outdated.next().await, Some(item(4, "four")), "what is stored is told");
+    let outdated = outdated.finish().await.unwrap();
+    assert_eq!(outdated.announced(), 0);
+    assert!(outdated.refused().all(|code| code == 302) && outdated.refused().count() > 0);
+}
+
+#[tokio::test]
+async fn torrents_are_sampled_and_those_who_have_them_counted() {
+    let first = node(&[]).await;
+    let second = node(first.local_addrs()).await;
+    second.announce(HASH, Some(4711)).await.finish().await.unwrap();
+    let third = node(first.local_addrs()).await;
+    let mut samples = third.sample(HASH.key()).await;
+    let sample = samples.next().await.unwrap();
+    assert_eq!((sample.from, sample.total), (first.local_addrs()[0], 1));
+    assert_eq!(sample.info_hashes, [HASH]);
+    let counted = third.scrape(HASH).await.finish().await.unwrap().scrape().unwrap();
+    assert_eq!((counted.seeds, counted.peers), (0, 1));
 }
