@@ -8,6 +8,7 @@ use crate::rig::{self, Done};
 mod demo;
 mod dht;
 mod handler;
+mod items;
 mod metrics;
 mod network;
 mod offline;

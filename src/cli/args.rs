@@ -14,7 +14,7 @@ use clap_complete::Shell;
 
 use super::parse;
 use dht::DHT_EXAMPLES;
-pub use dht::{DhtArgs, DhtOperation};
+pub use dht::{DhtArgs, DhtOperation, PutArgs};
 use network::{
     DEMO_EXAMPLES, GET_EXAMPLES, NODE_EXAMPLES, OPEN_EXAMPLES, RESOLVE_EXAMPLES, SHARE_EXAMPLES,
     SIM_EXAMPLES,
@@ -238,7 +238,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0 ok   1 other   2 usage   3 bad link or torrent   4 nobody has it   5 data does not match
   6 no network or no bootstrap node answered   7 timed out, progress can be resumed
-  8 disk full or I/O error   9 permission   10 exists or conflicts   130 SIGINT   143 SIGTERM
+  8 disk full or I/O error   9 permission   10 exists or conflicts   12 signature or sequence refused
+  130 SIGINT   143 SIGTERM
 
 Example:
   trackless get 'magnet:?xt=urn:btih:...' -o ~/Downloads";

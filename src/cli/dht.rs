@@ -2,6 +2,9 @@
 
 mod announce;
 mod find;
+pub mod items;
+mod keys;
+pub mod survey;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,6 +14,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
 use self::announce::Announce;
+use self::items::{Get, Put};
+use self::survey::Place;
 use super::args::{DhtArgs, DhtOperation};
 use super::config::{self, Network, usage};
 use super::exit::{Code, Failure};
@@ -30,7 +35,7 @@ pub fn run(args: &DhtArgs, console: &Arc<Console>) -> Result<(), Failure> {
     if !network.dht {
         return Err(usage("`dht` without the DHT does nothing: leave out --no-dht"));
     }
-    let operation = Operation::read(&args.operation)?;
+    let operation = Operation::read(&args.operation, console)?;
     online::block_on(async {
         let started = Instant::now();
         let session = online::start(&network, Role::Visitor).await?;
@@ -42,6 +47,10 @@ pub fn run(args: &DhtArgs, console: &Arc<Console>) -> Result<(), Failure> {
                 Operation::GetPeers(hash) => find::peers(&dht, hash, console).await,
                 Operation::Trace(hash) => find::traced(&dht, hash, console).await,
                 Operation::Announce(announce) => announce.run(&dht, &network, console).await,
+                Operation::Get(get) => get.run(&dht, console).await,
+                Operation::Put(put) => put.run(&dht, console).await,
+                Operation::Sample(place) => survey::sample(&dht, place, console).await,
+                Operation::Scrape(hash) => survey::scrape(&dht, hash, console).await,
                 Operation::Shell => shell::run(&dht, started, console).await,
             }
         };
@@ -61,11 +70,15 @@ enum Operation {
     GetPeers(InfoHash),
     Trace(InfoHash),
     Announce(Announce),
+    Get(Get),
+    Put(Box<Put>),
+    Sample(Place),
+    Scrape(InfoHash),
     Shell,
 }
 
 impl Operation {
-    fn read(args: &DhtOperation) -> Result<Self, Failure> {
+    fn read(args: &DhtOperation, console: &Console) -> Result<Self, Failure> {
         Ok(match args {
             DhtOperation::Ping { node } => Self::Ping(config::host_port("NODE", node)?),
             DhtOperation::FindNode { id } => {
@@ -81,12 +94,28 @@ impl Operation {
                 let info_hash = input::link(hash)?.info_hash;
                 Self::Announce(Announce { info_hash, port: *port, verify: *verify })
             }
+            DhtOperation::Get { key, salt, output } => {
+                Self::Get(Get::read(key, salt.as_deref(), output.as_ref())?)
+            }
+            DhtOperation::Put(args) => Self::Put(Box::new(Put::read(args, console)?)),
+            DhtOperation::Sample { place } => Self::Sample(Place::read(place.as_deref())?),
+            DhtOperation::Scrape { hash } => Self::Scrape(input::link(hash)?.info_hash),
             DhtOperation::Shell => Self::Shell,
         })
     }
 }
 
 async fn ping(dht: &Dht, node: &str, console: &Console) -> Result<(), Failure> {
+    let (addr, Pong { id, rtt }) = pong(dht, node).await?;
+    console.record(
+        || format!("{id} {addr} {}", measured(rtt)),
+        || json!({"code": 0, "id": id.to_string(), "addr": addr.to_string(), "ms": millis(rtt)}),
+    );
+    Ok(())
+}
+
+// The node of that name, if it answers.
+async fn pong(dht: &Dht, node: &str) -> Result<(SocketAddr, Pong), Failure> {
     let lookup = timeout(NAME_LOOKUP_MAX, tokio::net::lookup_host(node)).await;
     let addrs: Vec<_> = match lookup {
         Ok(Ok(addrs)) => addrs.collect(),
@@ -98,16 +127,12 @@ async fn ping(dht: &Dht, node: &str, console: &Console) -> Result<(), Failure> {
         let failure = Failure::new(Code::NoNetwork, format!("{node}: no such host"));
         return Err(failure.advise("check the name"));
     };
-    let Pong { id, rtt } = dht.ping(addr).await.map_err(|error| match error {
-        DhtError::NoAnswer(_) => Failure::new(Code::NoPeers, error.to_string())
-            .advise("check the address: it must be a DHT node's UDP port"),
-        DhtError::Ended | DhtError::Refused(_) => Failure::from(error),
-    })?;
-    console.record(
-        || format!("{id} {addr} {}", measured(rtt)),
-        || json!({"code": 0, "id": id.to_string(), "addr": addr.to_string(), "ms": millis(rtt)}),
-    );
-    Ok(())
+    match dht.ping(addr).await {
+        Ok(pong) => Ok((addr, pong)),
+        Err(error @ DhtError::NoAnswer(_)) => Err(Failure::new(Code::NoPeers, error.to_string())
+            .advise("check the address: it must be a DHT node's UDP port")),
+        Err(error) => Err(error.into()),
+    }
 }
 
 // The last words on a lookup that found something: for eyes, or the closing record.

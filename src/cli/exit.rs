@@ -35,6 +35,8 @@ pub enum Code {
     Permission = 9,
     /// Exists already, or another process has it.
     Conflict = 10,
+    /// A signature or a sequence number was refused.
+    Refused = 12,
     /// Ended by SIGINT.
     Interrupted = 130,
     /// Ended by SIGTERM.
@@ -63,6 +65,7 @@ impl Code {
             Code::Conflict => {
                 "end the other process or move the file away, or choose another place"
             }
+            Code::Refused => "look at what is stored now, then sign a higher --seq",
             Code::Interrupted | Code::Terminated => {
                 "run the same command again: it goes on where it stopped"
             }
@@ -191,7 +194,7 @@ fn without_number(text: &str) -> String {
 mod tests {
     use super::*;
 
-    const ALL: [Code; 13] = [
+    const ALL: [Code; 14] = [
         Code::Ok,
         Code::Other,
         Code::Usage,
@@ -203,6 +206,7 @@ mod tests {
         Code::Disk,
         Code::Permission,
         Code::Conflict,
+        Code::Refused,
         Code::Interrupted,
         Code::Terminated,
     ];
@@ -210,7 +214,7 @@ mod tests {
     #[test]
     fn numbers_are_the_documented_ones() {
         let numbers = ALL.map(Code::number);
-        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 130, 143]);
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 130, 143]);
     }
 
     #[test]

@@ -25,6 +25,33 @@ pub fn create(path: &Path, content: &[u8]) -> io::Result<()> {
     made
 }
 
+/// Writes a file that must not exist yet and that nobody else may read.
+pub fn create_secret(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    // Half a secret is none.
+    file.write_all(content)
+        .and_then(|()| file.sync_all())
+        .inspect_err(|_| drop(fs::remove_file(path)))
+}
+
+/// May others than its owner read this file?
+pub fn is_readable_by_others(file: &File) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        file.metadata().is_ok_and(|m| m.permissions().mode() & 0o044 != 0)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        false
+    }
+}
+
 fn write_beside(target: &Path, content: &[u8]) -> io::Result<std::path::PathBuf> {
     let name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
     let temporary = target.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
@@ -54,6 +81,23 @@ mod tests {
         replace(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(names(dir.path()), ["a"]);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn secret_is_for_its_owner_alone_and_never_replaced() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        create_secret(&path, b"one").unwrap();
+        let file = File::open(&path).unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!is_readable_by_others(&file));
+        let error = create_secret(&path, b"two").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(is_readable_by_others(&File::open(&path).unwrap()));
     }
 
     #[test]

@@ -6,17 +6,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::dht::millis;
+use super::dht::{items, millis, survey};
 use super::exit::Failure;
 use super::format::escape;
 use super::output::Console;
-use crate::base::{InfoHash, NodeId};
-use crate::driver::{Dht, DhtError, Lookup, Outcome, Pong};
+use crate::base::{InfoHash, Key, NodeId};
+use crate::dht::{Item, ItemKey, string_value};
+use crate::driver::{Dht, DhtError, Lookup, Outcome, Pong, Sample};
 
 /// Runs until `quit`, or until stdin has ended and everything under way with it.
 pub async fn run(dht: &Dht, started: Instant, console: &Arc<Console>) -> Result<(), Failure> {
@@ -56,10 +57,14 @@ enum Line {
     Do(What),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum What {
     Lookup(InfoHash),
     Announce(InfoHash, Option<u16>),
+    Scrape(InfoHash),
+    Sample(Key),
+    Get(String, ItemKey),
+    Put(Item),
     FindNode(NodeId),
     Ping(SocketAddr),
 }
@@ -83,12 +88,25 @@ impl Line {
                 };
                 Line::Do(What::Announce(hash, port))
             }
+            ["scrape", hash] => Line::Do(What::Scrape(hash.parse().map_err(|e| bad(hash, &e))?)),
+            ["sample"] => Line::Do(What::Sample(survey::random_key().map_err(|f| f.error)?)),
+            ["sample", key] => Line::Do(What::Sample(key.parse().map_err(|e| bad(key, &e))?)),
+            ["get", key, salt @ ..] if salt.len() <= 1 => {
+                let read = items::item_key(key, salt.first().copied()).map_err(|f| f.error)?;
+                Line::Do(What::Get((*key).to_owned(), read))
+            }
+            ["put", ..] => {
+                let value = text.trim_start().strip_prefix("put").unwrap_or_default();
+                let value = value.strip_prefix(char::is_whitespace).unwrap_or_default();
+                let item = Item::immutable(string_value(value.as_bytes()));
+                Line::Do(What::Put(item.map_err(|e| bad("put", &e))?))
+            }
             ["find-node", id] => Line::Do(What::FindNode(id.parse().map_err(|e| bad(id, &e))?)),
             ["ping", addr] => Line::Do(What::Ping(addr.parse().map_err(|e| bad(addr, &e))?)),
             _ => {
                 return Err(
-                    "expected `lookup HASH`, `announce HASH [PORT]`, `find-node ID`, `ping IP:PORT`, \
-                     `status` or `quit`"
+                    "expected `lookup HASH`, `announce HASH [PORT]`, `scrape HASH`, `find-node ID`, \
+                     `sample [TARGET]`, `get KEY [SALT]`, `put VALUE`, `ping IP:PORT`, `status` or `quit`"
                         .to_owned(),
                 );
             }
@@ -97,20 +115,18 @@ impl Line {
 }
 
 async fn perform(dht: Dht, what: What, console: Arc<Console>) {
-    let started = Instant::now();
+    let asked = Asked { started: Instant::now(), console: &console };
     let done = match what {
-        What::Lookup(hash) => {
-            let peers = dht.get_peers(hash).await;
-            follow_peers(peers, &hash.to_string(), started, &console).await
+        What::Lookup(hash) => asked.peers(hash, dht.get_peers(hash).await).await,
+        What::Announce(hash, port) => asked.peers(hash, dht.announce(hash, port).await).await,
+        What::Scrape(hash) => asked.scrape(hash, dht.scrape(hash).await).await,
+        What::Sample(target) => asked.samples(target, dht.sample(target).await).await,
+        What::Get(name, key) => asked.items(&name, dht.get_item(key).await).await,
+        What::Put(item) => {
+            let target = item.target().to_string();
+            asked.items(&target, dht.put_item(item, None).await).await
         }
-        What::Announce(hash, port) => {
-            let peers = dht.announce(hash, port).await;
-            follow_peers(peers, &hash.to_string(), started, &console).await
-        }
-        What::FindNode(id) => {
-            let outcome = dht.find_node(id).await.finish().await;
-            outcome.map(|outcome| say_done(&outcome, &id.to_string(), true, started, &console))
-        }
+        What::FindNode(id) => asked.nodes(id, dht.find_node(id).await).await,
         What::Ping(addr) => {
             let pong = match dht.ping(addr).await {
                 Err(DhtError::NoAnswer(_)) => Ok(None),
@@ -124,52 +140,103 @@ async fn perform(dht: Dht, what: What, console: Arc<Console>) {
     }
 }
 
-async fn follow_peers(
-    mut peers: Lookup<SocketAddr>,
-    subject: &str,
+// One operation under way.
+struct Asked<'a> {
     started: Instant,
-    console: &Console,
-) -> Result<(), DhtError> {
-    while let Some(peer) = peers.next().await {
-        say_peer(console, subject, peer, started.elapsed());
-    }
-    let outcome = peers.finish().await?;
-    say_done(&outcome, subject, false, started, console);
-    Ok(())
+    console: &'a Console,
 }
 
-fn say_done(
-    outcome: &Outcome,
-    subject: &str,
-    with_nodes: bool,
-    started: Instant,
-    console: &Console,
-) {
-    let (asked, answered) = (outcome.asked(), outcome.answered());
-    let (peers, announced) = (outcome.peers(), outcome.announced());
-    let nodes: Vec<_> = match with_nodes {
-        true => outcome.nodes().map(|(id, addr)| format!("{id} {addr}")).collect(),
-        false => Vec::new(),
-    };
-    console.record(
-        || {
-            let mut text = format!(
-                "done {subject} asked {asked} answered {answered} peers {peers} announced {announced}"
+impl Asked<'_> {
+    async fn peers(&self, hash: InfoHash, mut peers: Lookup<SocketAddr>) -> Result<(), DhtError> {
+        let subject = hash.to_string();
+        while let Some(peer) = peers.next().await {
+            say_peer(self.console, &subject, peer, self.started.elapsed());
+        }
+        self.done(&subject, &peers.finish().await?, &Value::Null);
+        Ok(())
+    }
+
+    async fn scrape(&self, hash: InfoHash, scrape: Lookup<SocketAddr>) -> Result<(), DhtError> {
+        let outcome = scrape.finish().await?;
+        let count = outcome.scrape().unwrap_or_default();
+        let more =
+            json!({"seeds": count.seeds, "downloaders": count.peers, "counted_by": count.nodes});
+        self.done(&hash.to_string(), &outcome, &more);
+        Ok(())
+    }
+
+    async fn samples(&self, target: Key, mut samples: Lookup<Sample>) -> Result<(), DhtError> {
+        let subject = target.to_string();
+        while let Some(sample) = samples.next().await {
+            let text = || {
+                let hashes: Vec<_> = sample.info_hashes.iter().map(ToString::to_string).collect();
+                format!("samples {subject} {} {}", sample.from, hashes.join(" "))
+            };
+            let json = || self.event("samples", &subject, survey::sample_json(&sample));
+            self.console.record(text, json);
+        }
+        self.done(&subject, &samples.finish().await?, &Value::Null);
+        Ok(())
+    }
+
+    async fn items(&self, subject: &str, mut found: Lookup<Item>) -> Result<(), DhtError> {
+        while let Some(item) = found.next().await {
+            self.console.record(
+                || format!("item {subject} {}", escape(&items::line(&item))),
+                || self.event("item", subject, items::to_json(&item)),
             );
-            nodes.iter().for_each(|node| text.push_str(&format!("\nnode {subject} {node}")));
-            text
-        },
-        || {
-            let mut json = json!({
-                "ev": "done", "h": subject, "ms": millis(started.elapsed()), "asked": asked,
-                "answered": answered, "peers": peers, "announced": announced,
-            });
-            if with_nodes {
-                json["nodes"] = json!(nodes);
+        }
+        let outcome = found.finish().await?;
+        let refused: Vec<i64> = outcome.refused().collect();
+        self.done(subject, &outcome, &json!({"refused": refused}));
+        Ok(())
+    }
+
+    async fn nodes(&self, id: NodeId, nodes: Lookup<(NodeId, SocketAddr)>) -> Result<(), DhtError> {
+        let (subject, outcome) = (id.to_string(), nodes.finish().await?);
+        let nodes: Vec<_> = outcome.nodes().map(|(id, addr)| format!("{id} {addr}")).collect();
+        if !self.console.is_json() {
+            for node in &nodes {
+                self.console.write(format!("node {subject} {node}\n").as_bytes());
             }
-            json
-        },
-    );
+        }
+        self.done(&subject, &outcome, &json!({"nodes": nodes}));
+        Ok(())
+    }
+
+    fn event(&self, name: &str, subject: &str, mut json: Value) -> Value {
+        json["ev"] = name.into();
+        json["h"] = subject.into();
+        json["ms"] = millis(self.started.elapsed()).into();
+        json
+    }
+
+    // The end of it. `more` is for programs; people are told what of it is a number.
+    fn done(&self, subject: &str, outcome: &Outcome, more: &Value) {
+        let (asked, answered) = (outcome.asked(), outcome.answered());
+        let (peers, announced) = (outcome.peers(), outcome.announced());
+        let more = || more.as_object().into_iter().flatten();
+        self.console.record(
+            || {
+                let mut text = format!(
+                    "done {subject} asked {asked} answered {answered} peers {peers} announced {announced}"
+                );
+                for (name, value) in more().filter(|(_, value)| value.is_number()) {
+                    text.push_str(&format!(" {name} {value}"));
+                }
+                text
+            },
+            || {
+                let mut json = json!({
+                    "asked": asked, "answered": answered, "peers": peers, "announced": announced,
+                });
+                for (name, value) in more() {
+                    json[name] = value.clone();
+                }
+                self.event("done", subject, json)
+            },
+        );
+    }
 }
 
 fn say_peer(console: &Console, subject: &str, peer: SocketAddr, at: Duration) {
@@ -238,7 +305,29 @@ mod tests {
             Ok(Line::Do(What::Announce(hash, Some(7777))))
         );
         assert_eq!(read(&format!("announce {HASH}")), Ok(Line::Do(What::Announce(hash, None))));
-        for bad in ["lookup", "lookup x", "announce", "fly me", "ping here"] {
+        let put = |value: &str| {
+            Ok(Line::Do(What::Put(Item::immutable(string_value(value.as_bytes())).unwrap())))
+        };
+        assert_eq!(read("put  two  words "), put(" two  words "));
+        assert_eq!(read("put"), put(""));
+        let key = ItemKey::Immutable(HASH.parse().unwrap());
+        assert_eq!(read(&format!("get {HASH}")), Ok(Line::Do(What::Get(HASH.to_owned(), key))));
+        let public = "ab".repeat(32);
+        let key = ItemKey::Mutable { public_key: [0xab; 32], salt: b"s".to_vec() };
+        assert_eq!(read(&format!("get {public} s")), Ok(Line::Do(What::Get(public, key))));
+        assert!(matches!(read("sample"), Ok(Line::Do(What::Sample(_)))));
+        assert!(read(&format!("put {}", "x".repeat(1_000))).is_err());
+        for bad in [
+            "get x",
+            "get",
+            "sample x:1",
+            "scrape",
+            "lookup",
+            "lookup x",
+            "announce",
+            "fly me",
+            "ping here",
+        ] {
             assert!(read(bad).is_err(), "{bad}");
         }
         assert!(read(&format!("announce {HASH} 99999")).is_err());

@@ -1,5 +1,7 @@
 //! The flags of `dht` and of its operations.
 
+use std::path::PathBuf;
+
 use clap::builder::FalseyValueParser;
 use clap::{Args, Subcommand};
 
@@ -59,11 +61,70 @@ pub enum DhtOperation {
         #[arg(long, env = "TRACKLESS_VERIFY", value_parser = FalseyValueParser::new())]
         verify: bool,
     },
-    /// Many operations from stdin: `lookup HASH`, `announce HASH PORT`, `find-node ID`, `ping IP:PORT`, `status`, `quit`
+    /// Fetch an item (BEP 44): prints its value
+    #[command(after_help = GET_EXAMPLES)]
+    Get {
+        /// What `put` printed: 40 hex digits of an immutable item, or the 64 of a public key
+        #[arg(value_name = "TARGET|PUBLICKEY")]
+        key: String,
+        /// Which of the items of that key
+        #[arg(long, value_name = "TEXT", env = "TRACKLESS_SALT")]
+        salt: Option<String>,
+        /// Write the value's bytes here, or to stdout
+        #[arg(short, long, value_name = "FILE|-", env = "TRACKLESS_OUTPUT")]
+        output: Option<PathBuf>,
+    },
+    /// Store an item of up to 1000 bytes (BEP 44): prints what to `get` it by
+    #[command(after_help = PUT_EXAMPLES)]
+    Put(PutArgs),
+    /// List torrents that nodes have peers of (BEP 51): prints info-hashes
+    #[command(after_help = SAMPLE_EXAMPLES)]
+    Sample {
+        /// Where to look: 40 hex digits; or the one node to ask [default: a random place]
+        #[arg(value_name = "TARGET|HOST:PORT")]
+        place: Option<String>,
+    },
+    /// Count who has a torrent (BEP 33): prints `seeds<TAB>others`
     #[command(
-        after_help = "Example:\n  echo lookup 0123456789abcdef0123456789abcdef01234567 | trackless dht shell --json"
+        after_help = "The counts are estimates of the nodes closest to the hash.\n\nExample:\n  trackless dht scrape 0123456789abcdef0123456789abcdef01234567"
     )]
+    Scrape {
+        /// Info-hash or magnet link
+        #[arg(value_name = "HASH")]
+        hash: String,
+    },
+    /// Many operations from stdin, all at the same time; events on stdout
+    #[command(after_help = SHELL_EXAMPLES)]
     Shell,
+}
+
+/// `dht put`
+#[derive(Debug, Clone, Args)]
+pub struct PutArgs {
+    /// The value as text, or - for stdin [default: stdin]
+    #[arg(value_name = "VALUE", conflicts_with = "file")]
+    pub value: Option<String>,
+    /// Read the value from a file, or - for stdin
+    #[arg(short, long, value_name = "FILE|-", env = "TRACKLESS_FILE")]
+    pub file: Option<PathBuf>,
+    /// The value is bencode already; else it is stored as a string
+    #[arg(long, env = "TRACKLESS_BENCODE", value_parser = FalseyValueParser::new())]
+    pub bencode: bool,
+    /// Sign it, so that it can be replaced later: a file with an ed25519 seed, or its 64 hex digits
+    #[arg(long, value_name = "FILE|HEX", env = "TRACKLESS_KEY", hide_env_values = true)]
+    pub key: Option<String>,
+    /// Sign it with a new key, and keep that in a new file
+    #[arg(long, value_name = "FILE", env = "TRACKLESS_NEW_KEY", conflicts_with = "key")]
+    pub new_key: Option<PathBuf>,
+    /// Which of the items of that key: at most 64 bytes
+    #[arg(long, value_name = "TEXT", env = "TRACKLESS_SALT")]
+    pub salt: Option<String>,
+    /// Version number [default: one more than what is stored]
+    #[arg(long, value_name = "N", env = "TRACKLESS_SEQ", value_parser = clap::value_parser!(i64).range(0..))]
+    pub seq: Option<i64>,
+    /// Replace only this version [default without --seq: the one found]
+    #[arg(long, value_name = "N", env = "TRACKLESS_CAS", value_parser = clap::value_parser!(i64).range(0..))]
+    pub cas: Option<i64>,
 }
 
 pub(super) const DHT_EXAMPLES: &str = "\
@@ -85,3 +146,44 @@ Nodes forget an announce after half an hour or so. With --verify the exit code i
 Examples:
   trackless dht announce 0123456789abcdef0123456789abcdef01234567 --port 6881
   trackless dht announce --verify 0123456789abcdef0123456789abcdef01234567";
+
+const GET_EXAMPLES: &str = "\
+The item has proven itself by its hash or signature; of a signed one, the newest version is printed. Bytes that are no
+text are shown in hex: -o gives them as they are.
+
+Examples:
+  trackless dht get e5f96f6f38320f0f33959cb4d3d656452117aadb
+  trackless dht get 77ff84905a91936367c01360803104f92432fcd904a43511876df5cdf3e7e548 --salt news -o -";
+
+const PUT_EXAMPLES: &str = "\
+Prints the target of an immutable item, or the public key of a signed one. Nodes forget an item after two hours: put it
+again in time. Exit code 12 if a newer version is stored, or another than --cas; 10 if the file of --new-key exists. A key on
+the command line is seen by other users of this machine: rather use a file, or TRACKLESS_KEY.
+
+Examples:
+  trackless dht put 'Hello World!'
+  trackless dht put --new-key ~/news.key --salt news 'first'
+  date | trackless dht put --key ~/news.key --salt news";
+
+const SAMPLE_EXAMPLES: &str = "\
+With --json one record for each node that answered, with how many torrents it has and how long it wants to be left in
+peace.
+
+Examples:
+  trackless dht sample
+  trackless dht sample 192.0.2.1:6881 --json";
+
+const SHELL_EXAMPLES: &str = "\
+Lines on stdin:
+  lookup HASH            find peers: `peer` events, then `done`
+  announce HASH [PORT]   the same, then announce
+  scrape HASH            `done` with the counts
+  find-node ID           `done` with the nodes
+  sample [TARGET]        `samples` events, then `done`
+  get KEY [SALT]         `item`, again if a newer version turns up, then `done`
+  put VALUE              store the rest of the line: `done` with the target
+  ping IP:PORT           `pong`
+  status, quit
+
+Example:
+  echo lookup 0123456789abcdef0123456789abcdef01234567 | trackless dht shell --json";
