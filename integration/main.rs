@@ -11,6 +11,7 @@
 
 mod cli;
 mod clients;
+mod clocks;
 mod crash;
 mod faults;
 mod fuzz;
@@ -22,6 +23,7 @@ mod hostile_peer;
 mod interop;
 mod items;
 mod layering;
+mod lossy;
 mod magnets;
 mod power;
 mod process;

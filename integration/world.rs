@@ -9,6 +9,7 @@ pub mod bencode;
 pub mod content;
 pub mod duel;
 pub mod krpc;
+pub mod link;
 pub mod netns;
 pub mod peer;
 pub mod process;

@@ -2,6 +2,8 @@
 //! for martian (Transmission, and every DHT node built on jech/dht). The test starts itself again
 //! inside; the kernel ends whatever is left when it is done.
 
+use std::io::Write;
+
 use super::{Launch, have, installed, root, secs};
 
 /// Runs `body` inside a private network; `test` is the full name of the calling test.
@@ -26,6 +28,9 @@ pub fn inside(test: &str, body: impl FnOnce()) {
     // Skipped in there is skipped out here.
     for line in ended.stderr.lines().filter(|line| line.starts_with("SKIPPED")) {
         have(Err(line.trim_start_matches("SKIPPED: ").to_owned()));
+    }
+    for line in ended.stderr.lines().filter(|line| line.starts_with("FIGURE")) {
+        let _ = writeln!(std::io::stderr(), "{line}");
     }
 }
 
