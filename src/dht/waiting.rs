@@ -71,7 +71,9 @@ impl Node {
 
     /// When somebody who waits can go on, if time alone decides that.
     pub(super) fn waiting_until(&self) -> Option<Instant> {
-        let ping = self.line.next_ping().map(|_| Priority::Interactive);
+        // Where an endpoint has enough of our queries, their end decides, not time.
+        let ping = self.line.next_ping().filter(|(_, to)| self.queries.has_room(to));
+        let ping = ping.map(|_| Priority::Interactive);
         let lookup = self.line.next().map(|(priority, _)| priority);
         // The more urgent comes first in both orders.
         let budget = ping.or(lookup).map(|priority| self.flows.ready_at(priority));

@@ -139,3 +139,15 @@ fn waiting_lookup_wakes_nobody_in_vain_and_can_be_cancelled() {
     net.run(Duration::from_secs(5));
     assert!(queries(&net) < 20, "{}", queries(&net));
 }
+
+#[test]
+fn pings_beyond_what_one_endpoint_gets_wait_for_the_others_and_wake_nobody() {
+    let mut net = Net::new(96);
+    let (me, silent) = (public_addr(0), SocketAddr::from(([9, 9, 9, 9], 9)));
+    net.add(me);
+    let pings: Vec<_> = (0..40).map(|_| net.on(me, |node, now| node.ping(now, silent))).collect();
+    // `run` refuses a node that wants to be woken in the past.
+    net.run(Duration::from_secs(60));
+    let over = |ping| net.events.contains(&(me, Event::PingDone { ping, id: None, rtt: None }));
+    assert!(pings.into_iter().all(over));
+}
