@@ -76,10 +76,10 @@ impl Backoff {
     }
 }
 
-// Is anything coming in at all?
+// Is anything of ours answered at all?
 #[derive(Debug)]
 struct Link {
-    last_inbound: Instant,
+    last_answer: Instant,
     silent: u32,
     dead_since: Option<Instant>,
 }
@@ -96,7 +96,7 @@ impl Maintenance {
             need: Backoff::new(now, NEED_FIRST, NEED_LONGEST),
             checks: TokenBucket::full(CHECKS_BURST, now),
             queriers: Vec::new(),
-            link: Link { last_inbound: now, silent: 0, dead_since: None },
+            link: Link { last_answer: now, silent: 0, dead_since: None },
             told: 0,
         }
     }
@@ -140,7 +140,7 @@ impl Node {
         self.maintenance.self_lookup.again_from(now);
     }
 
-    /// Does nothing come in at all?
+    /// Is nothing of ours answered at all?
     pub(super) fn is_link_dead(&self) -> bool {
         self.maintenance.link.dead_since.is_some()
     }
@@ -273,27 +273,30 @@ impl Node {
         }
     }
 
-    /// Something that is a message came in.
-    pub(super) fn on_inbound(&mut self, now: Instant) {
+    /// A query of ours was answered. Queries of others prove nothing: they come in as well where
+    /// nothing of ours gets out.
+    pub(super) fn on_answer(&mut self, now: Instant) {
         let link = &mut self.maintenance.link;
-        let silence = now.since(link.last_inbound);
-        link.last_inbound = now;
+        let silence = now.since(link.last_answer);
+        link.last_answer = now;
         link.silent = 0;
         // After a short silence it was a false alarm: a few dead contacts in a quiet hour.
-        if link.dead_since.take().is_some() && silence >= OUTAGE_MIN {
-            self.on_network_back(now, silence);
+        if let Some(since) = link.dead_since.take()
+            && silence >= OUTAGE_MIN
+        {
+            self.on_network_back(now, now.since(since));
         }
     }
 
-    /// Has anything come in since then?
+    /// Has anybody answered since then?
     pub(super) fn was_heard_since(&self, then: Instant) -> bool {
-        self.maintenance.link.last_inbound > then
+        self.maintenance.link.last_answer > then
     }
 
     /// A query of that time was never answered: is it our own link that is dead?
     pub(super) fn is_link_dead_after(&mut self, now: Instant, sent: Instant) -> bool {
         let link = &mut self.maintenance.link;
-        if link.last_inbound > sent {
+        if link.last_answer > sent {
             return false;
         }
         link.silent = link.silent.saturating_add(1);
@@ -352,6 +355,8 @@ impl Node {
             return;
         }
         if self.maintenance.link.dead_since.is_some() {
+            // Whoever has just asked us is likely to hear us.
+            self.check_queriers(now);
             self.probe(now);
         } else {
             self.try_hints(now);
@@ -517,7 +522,7 @@ const CHECKS_BURST: u32 = 128;
 const CHECK_DELAY: Duration = Duration::from_millis(250);
 /// Strangers that wait for such a ping; the rest may ask again.
 const QUERIERS_MAX: usize = 128;
-// So many queries without anything coming in: it is not them.
+// So many queries without an answer from anybody: it is not them.
 const SILENT_QUERIES_MAX: u32 = 8;
 const OUTAGE_MIN: Duration = Duration::from_secs(30);
 // After so long it may be another network, and what a NAT knew of us is gone.

@@ -153,7 +153,6 @@ impl Node {
         };
         match &message.body {
             Body::Query(query) => {
-                self.on_inbound(now);
                 self.note_querier(now, from.ip());
                 self.on_query(now, from, &message, Ok(query), beside);
             }
@@ -337,7 +336,7 @@ impl Node {
     ) {
         self.stats.replies_in += 1;
         self.stats.replies_late += u64::from(pending.is_late());
-        self.on_inbound(now);
+        self.on_answer(now);
         let rtt = now.since(pending.sent);
         self.stats.rtt.record(rtt);
         self.unreachable.on_alive(&pending.to);
@@ -374,7 +373,7 @@ impl Node {
     fn on_error(&mut self, now: Instant, pending: Pending, error: &ErrorReply<'_>) {
         self.stats.errors_in.count(error.code);
         self.trace_error(now, &pending, error.code);
-        self.on_inbound(now);
+        self.on_answer(now);
         match pending.purpose {
             Purpose::Lookup(lookup) => self.on_lookup_dead(now, lookup, &pending.to),
             Purpose::Announce(lookup) => {

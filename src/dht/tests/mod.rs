@@ -1,5 +1,6 @@
 //! Claims about whole nodes, in a small virtual network.
 
+mod away;
 mod chaos;
 mod client;
 mod errands;

@@ -17,6 +17,8 @@ pub(super) struct Net {
     pub strays: Vec<(Instant, SocketAddr, SocketAddr, Vec<u8>)>,
     /// Datagrams from and to these are lost, and their clocks stand still.
     pub down: Vec<SocketAddr>,
+    /// What these send is lost before it leaves the machine; what is sent to them arrives.
+    pub mute: Vec<SocketAddr>,
     pub loss: f64,
     /// What stands in front of a host; nothing, unless it is named here.
     pub nats: BTreeMap<SocketAddr, Nat>,
@@ -59,6 +61,7 @@ impl Net {
             events: Vec::new(),
             strays: Vec::new(),
             down: Vec::new(),
+            mute: Vec::new(),
             loss: 0.0,
             nats: BTreeMap::new(),
             watched: None,
@@ -159,7 +162,7 @@ impl Net {
                         self.traffic.push((self.now, to, true));
                     }
                     self.largest = self.largest.max(datagram.len());
-                    if self.rng.chance(self.loss) {
+                    if self.mute.contains(&at) || self.rng.chance(self.loss) {
                         continue;
                     }
                     self.fly(at, to, datagram);
