@@ -54,7 +54,7 @@ fn node_behind_a_restricting_router_ends_read_only_and_the_others_serve() {
     for addr in &addrs {
         let known = net.node(*addr).saved();
         assert!(!known.iter().any(|c| [by_host, by_port].contains(&c.addr)), "{addr}");
-        assert!(known.len() >= 40);
+        assert!(known.len() >= 30, "{addr} {}", known.len());
     }
     // It finds and announces like everybody.
     let announce = net.on(by_port, |node, now| node.announce(now, HASH, Some(5)));
