@@ -149,6 +149,17 @@ impl TokenBucket {
         true
     }
 
+    /// How full it is, from 0 to 1; below 0 if more was spent than there was.
+    pub fn fill(&mut self, now: Instant, rate: u32, burst: u32) -> f64 {
+        self.admit_many(now, 0.0, rate, burst);
+        self.tokens / f64::from(burst.max(1))
+    }
+
+    /// Takes `cost` tokens, whether they are there or not.
+    pub fn spend(&mut self, cost: f64) {
+        self.tokens -= cost;
+    }
+
     /// How long until `cost` tokens are there, counted from the last `admit`.
     pub fn wait_for(&self, cost: f64, rate: u32) -> Duration {
         let missing = (cost - self.tokens).max(0.0);
@@ -186,6 +197,10 @@ mod tests {
         assert!(b.admit(Instant::ZERO, 1, 2) && b.admit(Instant::ZERO, 1, 2));
         assert!(!b.admit(Instant::ZERO, 1, 2));
         assert_eq!(b.wait_for(1.0, 1), Duration::from_secs(1));
-        assert!(b.admit(Instant::ZERO + Duration::from_secs(1), 1, 2));
+        let later = Instant::ZERO + Duration::from_secs(1);
+        assert!(b.admit(later, 1, 2));
+        b.spend(1.0);
+        assert_eq!(b.fill(later, 1, 2), -0.5);
+        assert_eq!(b.fill(later + Duration::from_secs(2), 1, 2), 0.5);
     }
 }

@@ -9,6 +9,7 @@ mod event;
 mod flows;
 mod item_store;
 mod keeper;
+mod limiter;
 mod line;
 mod lookup;
 mod lookups;

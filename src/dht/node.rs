@@ -17,7 +17,7 @@ use super::maintenance::Maintenance;
 use super::queries::{Due, Pending, Purpose, Queries};
 use super::reachability::Reach;
 use super::security;
-use super::server::Server;
+use super::server::{Inquiry, Server};
 use super::stats::Stats;
 use super::table::{Admission, Near, Table};
 use super::trace::Traces;
@@ -151,12 +151,13 @@ impl Node {
             self.stats.dropped.malformed += 1;
             return;
         };
+        let inquiry = Inquiry { from, message: &message, len: datagram.len(), beside };
         match &message.body {
             Body::Query(query) => {
                 self.note_querier(now, from.ip());
-                self.on_query(now, from, &message, Ok(query), beside);
+                self.on_query(now, &inquiry, Ok(query));
             }
-            Body::BadQuery(fault) => self.on_query(now, from, &message, Err(*fault), beside),
+            Body::BadQuery(fault) => self.on_query(now, &inquiry, Err(*fault)),
             Body::Reply(reply) => match self.queries.take(message.tid, &from) {
                 Some(pending) => self.on_reply(now, pending, &message, reply),
                 None => self.stats.dropped.unmatched += 1,

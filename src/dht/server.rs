@@ -6,18 +6,19 @@
 
 mod stores;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::bucket::K;
 use super::item_store::ItemStore;
+use super::limiter::{Limiter, Room};
 use super::node::Node;
 use super::peer_store::PeerStore;
 use super::sampling::Sampling;
 use super::stats::Stats;
 use super::table::{Near, Table};
 use super::tokens::{TOKEN_LEN, Tokens};
-use crate::base::addr::{Family, is_private, network};
-use crate::base::bounded::{LimitedMap, TokenBucket};
+use crate::base::addr::{Family, is_private};
+use crate::base::bounded::TokenBucket;
 use crate::base::limits::DATAGRAM_SEND_MAX;
 use crate::base::{Instant, Key, NodeId, Rng};
 use crate::wire::bloom::Filter;
@@ -34,7 +35,7 @@ pub(super) struct Server {
     pub items: ItemStore,
     sampling: Sampling,
     verifications: TokenBucket,
-    limiter: LimitedMap<IpAddr, TokenBucket>,
+    limiter: Limiter,
     errors: TokenBucket,
     // Reused from answer to answer.
     near: Vec<Near>,
@@ -51,31 +52,13 @@ impl Server {
             items: ItemStore::new(own),
             sampling: Sampling::new(now),
             verifications: TokenBucket::full(VERIFICATIONS_BURST, now),
-            limiter: LimitedMap::new(RATES_TRACKED_MAX),
+            limiter: Limiter::new(now, rng),
             errors: TokenBucket::full(ERRORS_BURST, now),
             near: Vec::new(),
             nodes: Vec::new(),
             nodes6: Vec::new(),
             values: Vec::new(),
         }
-    }
-
-    /// Addresses whose rate is being watched.
-    #[cfg(test)]
-    pub fn limiter_len(&self) -> usize {
-        self.limiter.len()
-    }
-
-    // May this address ask one more query? An IPv6 host has a whole /64 to speak from.
-    fn admits(&mut self, now: Instant, from: &SocketAddr, rate: Option<u32>) -> bool {
-        let Some(rate) = rate else { return true };
-        let source = match Family::of(from) {
-            Family::V4 => from.ip(),
-            Family::V6 => network(from.ip()),
-        };
-        let burst = rate.saturating_mul(BURST_SECS);
-        let bucket = self.limiter.get_or_insert_with(source, || TokenBucket::full(burst, now));
-        bucket.admit(now, rate, burst)
     }
 }
 
@@ -84,10 +67,8 @@ impl Node {
     pub(super) fn on_query(
         &mut self,
         now: Instant,
-        from: SocketAddr,
-        message: &Message<'_>,
+        inquiry: &Inquiry<'_>,
         query: Result<&Query<'_>, Fault>,
-        beside: Option<&Node>,
     ) {
         if let Ok(query) = query {
             Stats::count(&mut self.stats.queries_in, &query.method);
@@ -96,21 +77,35 @@ impl Node {
             self.stats.dropped.read_only += 1;
             return;
         }
-        if !self.server.admits(now, &from, self.config.per_ip_rate) {
-            self.stats.dropped.rate_limited += 1;
-            return;
+        let room = self.room(now, inquiry.from);
+        match room {
+            Room::Full | Room::Known | Room::Brief => {}
+            Room::Nothing => {
+                self.stats.dropped.rate_limited += 1;
+                return;
+            }
+            Room::Crowded => {
+                self.stats.dropped.crowded += 1;
+                return;
+            }
         }
         let result = match query {
-            Ok(query) => self.answer(now, from, message.tid, query, beside),
+            Ok(query) => self.answer(now, inquiry, query, room),
             Err(fault) => Err(Refusal { code: fault.code(), text: fault_text(fault) }),
         };
         match (result, query) {
-            (Ok(()), Ok(query)) if !message.read_only => {
-                self.consider_querier(now, query.id, from);
+            (Ok(()), Ok(query)) if !inquiry.message.read_only => {
+                self.consider_querier(now, query.id, inquiry.from);
             }
             (Ok(()), _) => {}
-            (Err(refusal), _) => self.refuse(now, from, message.tid, refusal),
+            (Err(refusal), _) => self.refuse(now, inquiry.from, inquiry.message.tid, refusal),
         }
+    }
+
+    fn room(&mut self, now: Instant, from: SocketAddr) -> Room {
+        let Some(rate) = self.config.per_ip_rate else { return Room::Known };
+        let Node { server, table, .. } = self;
+        server.limiter.on_query(now, from.ip(), rate, || table.has_endpoint(&from))
     }
 
     fn refuse(&mut self, now: Instant, to: SocketAddr, tid: &[u8], refusal: Refusal) {
@@ -129,12 +124,19 @@ impl Node {
     fn answer(
         &mut self,
         now: Instant,
-        from: SocketAddr,
-        tid: &[u8],
+        inquiry: &Inquiry<'_>,
         query: &Query<'_>,
-        beside: Option<&Node>,
+        room: Room,
     ) -> Result<(), Refusal> {
-        let Subject { target, token, brings } = self.carry_out(now, from, query)?;
+        let &Inquiry { from, message, len: asked, beside } = inquiry;
+        let mut subject = self.carry_out(now, from, query)?;
+        let brief = room == Room::Brief;
+        if brief {
+            self.stats.answers_brief += 1;
+            self.server.values.clear();
+            (subject.target, subject.brings) = (None, Brings::Nothing);
+        }
+        let Subject { target, token, brings } = subject;
         let mut want = query.want.unwrap_or(Want::only(self.config.family));
         if matches!(brings, Brings::Filters(_)) {
             // BEP 33: they take half of the room, and only the contacts that are due come along.
@@ -167,7 +169,7 @@ impl Node {
             }
         };
         let answer = Answer {
-            tid,
+            tid: message.tid,
             to: from,
             id: self.id,
             nodes: has(Family::V4).then_some(&nodes[..]),
@@ -175,9 +177,14 @@ impl Node {
             token: token.as_ref().map(|t| &t[..]),
             values,
             extra,
+            brief,
         };
         let len = self.outbox.push_with(from, |out| krpc::encode_answer(out, &answer, len_max));
         self.on_queued(len);
+        let gift = len.unwrap_or_default().saturating_sub(asked);
+        if gift > 0 && room == Room::Full {
+            self.server.limiter.on_gift(now, from.ip(), gift);
+        }
         Ok(())
     }
 
@@ -255,6 +262,17 @@ impl Node {
     }
 }
 
+/// A query and what came with it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Inquiry<'a> {
+    pub from: SocketAddr,
+    pub message: &'a Message<'a>,
+    /// Bytes of the datagram.
+    pub len: usize,
+    /// The node of the other family on this host.
+    pub beside: Option<&'a Node>,
+}
+
 /// What an answer is about.
 #[derive(Debug)]
 struct Subject {
@@ -327,10 +345,6 @@ fn fault_text(fault: Fault) -> &'static str {
 
 // BEP 32 wants answers of at most 1024 bytes.
 const ANSWER_V6_MAX: usize = 1_024;
-/// Addresses whose rate is remembered: with some 100 bytes each, below two megabytes.
-pub(super) const RATES_TRACKED_MAX: usize = 16_384;
-// What an address may ask at once after a silence, in seconds of its rate.
-const BURST_SECS: u32 = 2;
 // Errors a second in all: a program that asks wrongly is told, a flood is not.
 const ERRORS_RATE: u32 = 100;
 const ERRORS_BURST: u32 = 200;

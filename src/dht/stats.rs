@@ -33,6 +33,8 @@ pub struct Stats {
     pub timeouts: u64,
     /// Errors that we sent, by number.
     pub errors_out: ByCode,
+    /// Answers cut to the length of their query, because strangers asked too much.
+    pub answers_brief: u64,
     /// Datagrams dropped, by reason.
     pub dropped: Dropped,
     /// Endpoints that changed their id.
@@ -183,6 +185,8 @@ pub struct Dropped {
     pub unmatched: u64,
     /// A query beyond its address's rate.
     pub rate_limited: u64,
+    /// A query beyond what all strangers, or those of its network, may ask.
+    pub crowded: u64,
     /// A query while we are read-only.
     pub read_only: u64,
     /// A query that would have been answered by one error too many.

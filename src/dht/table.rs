@@ -89,6 +89,11 @@ impl Table {
         self.endpoints.get(addr) == Some(&id)
     }
 
+    /// Has whoever is at this endpoint answered us?
+    pub fn has_endpoint(&self, addr: &SocketAddr) -> bool {
+        self.endpoints.contains_key(addr)
+    }
+
     /// The smoothed round trip of the contact at `addr`.
     pub fn rtt(&self, addr: &SocketAddr) -> Option<Duration> {
         let id = *self.endpoints.get(addr)?;

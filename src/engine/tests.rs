@@ -252,6 +252,7 @@ fn node_that_is_asked_for_both_families_tells_what_its_sibling_knows() {
         token: None,
         values: &[],
         extra: Extra::None,
+        brief: false,
     };
     let mut datagram = Vec::new();
     krpc::encode_answer(&mut datagram, &pong, 1_000);
@@ -311,6 +312,7 @@ fn family_that_knows_nobody_is_told_some_by_the_other() {
                 token: None,
                 values: &[],
                 extra: Extra::None,
+                brief: false,
             };
             let mut out = Vec::new();
             krpc::encode_answer(&mut out, &answer, 1_000);

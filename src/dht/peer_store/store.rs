@@ -140,7 +140,7 @@ impl<const N: usize> Store<N> {
     ) -> impl Iterator<Item = Peer> {
         let distance = self.own.distance(info_hash.key());
         self.expire(now, distance);
-        self.swarms.get(&distance).map(|swarm| swarm.from_random(rng)).into_iter().flatten()
+        self.swarms.get(&distance).map(|swarm| swarm.starting_anywhere(rng)).into_iter().flatten()
     }
 
     pub(super) fn sample_hashes(&self, rng: &mut Rng, count: usize) -> Vec<InfoHash> {

@@ -149,7 +149,7 @@ impl<const N: usize> Swarm<N> {
 
     /// The peers from a random one on, round to the one before it: of any few of them each is as
     /// likely as any other.
-    pub fn from_random(&self, rng: &mut Rng) -> impl Iterator<Item = Peer> {
+    pub fn starting_anywhere(&self, rng: &mut Rng) -> impl Iterator<Item = Peer> {
         let (before, after) = self.entries.split_at(rng.below(self.entries.len()));
         after.iter().chain(before).map(Entry::peer)
     }

@@ -227,6 +227,7 @@ fn forged_and_outdated_answers_do_not_hide_the_genuine_item() {
                     seq: Some(seq),
                     value: Some(&value),
                 },
+                brief: false,
             };
             let mut out = Vec::new();
             krpc::encode_answer(&mut out, &answer, 1_200);

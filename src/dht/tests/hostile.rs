@@ -65,7 +65,7 @@ pub(super) fn answer_to(
     let token = Some(&b"token"[..]);
     let nodes = Some(nodes);
     let (nodes6, extra) = (None, Extra::None);
-    let answer = Answer { tid, to: seen_at, id, nodes, nodes6, token, values, extra };
+    let answer = Answer { tid, to: seen_at, id, nodes, nodes6, token, values, extra, brief: false };
     krpc::encode_answer(&mut out, &answer, 100_000);
     out
 }

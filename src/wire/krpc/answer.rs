@@ -28,6 +28,9 @@ pub struct Answer<'a> {
     pub values: &'a [SocketAddr],
     /// What else the query asked for.
     pub extra: Extra<'a>,
+    /// Leave out `ip` and `v`: without contacts, peers and extras it is no longer than any query of
+    /// that kind.
+    pub brief: bool,
 }
 
 /// Keys of an answer that only some queries ask for. They are written whole: contacts and peers get
@@ -81,8 +84,11 @@ pub fn encode_answer(out: &mut Vec<u8>, answer: &Answer<'_>, len_max: usize) {
     let values = fitting_peers(answer.values, room);
 
     let mut w = Writer::new(out);
-    w.dict().bytes(b"ip").bytes_len(compact::peer_len(Family::of(&answer.to)));
-    compact::put_peer(out, answer.to);
+    w.dict();
+    if !answer.brief {
+        w.bytes(b"ip").bytes_len(compact::peer_len(Family::of(&answer.to)));
+        compact::put_peer(out, answer.to);
+    }
     let mut w = Writer::new(out);
     w.bytes(b"r").dict();
     // BEP 3: keys ascend.
@@ -130,7 +136,11 @@ pub fn encode_answer(out: &mut Vec<u8>, answer: &Answer<'_>, len_max: usize) {
         put_values(out, values);
     }
     let mut w = Writer::new(out);
-    w.end().bytes(b"t").bytes(answer.tid).bytes(b"v").bytes(VERSION).bytes(b"y").bytes(b"r").end();
+    w.end().bytes(b"t").bytes(answer.tid);
+    if !answer.brief {
+        w.bytes(b"v").bytes(VERSION);
+    }
+    w.bytes(b"y").bytes(b"r").end();
 }
 
 impl Answer<'_> {

@@ -318,6 +318,7 @@ fn answer_never_exceeds_its_limit() {
                     token: Some(b"12345678"),
                     values: &values,
                     extra: Extra::None,
+                    brief: false,
                 };
                 let mut out = b"before".to_vec();
                 encode_answer(&mut out, &answer, limit);
@@ -355,6 +356,7 @@ fn extras_are_written_whole_and_in_order() {
             token: Some(b"12345678"),
             values: &values,
             extra,
+            brief: false,
         };
         let mut out = Vec::new();
         encode_answer(&mut out, &answer, 1200);
@@ -462,6 +464,7 @@ proptest! {
             nodes: nodes.as_deref(),
             nodes6: nodes6.as_deref(),
             extra: Extra::None,
+            brief: false,
             token: token.as_deref(),
             values: &values,
         };
@@ -508,7 +511,7 @@ proptest! {
         };
         let to = "9.9.9.9:9".parse().unwrap();
         let (nodes, nodes6, token, values) = (None, None, None, &[][..]);
-        let answer = Answer { tid: b"abcd", to, id: ID, nodes, nodes6, token, values, extra };
+        let answer = Answer { tid: b"abcd", to, id: ID, nodes, nodes6, token, values, extra, brief: false };
         let mut out = Vec::new();
         encode_answer(&mut out, &answer, 1200);
         prop_assert!(canonical(&out));
@@ -561,6 +564,7 @@ proptest! {
             token: Some(b"token"),
             values: &["1.1.1.1:1".parse().unwrap()],
             extra: Extra::None,
+            brief: false,
         };
         let mut out = Vec::new();
         encode_answer(&mut out, &answer, 1200);

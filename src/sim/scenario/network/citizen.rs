@@ -127,6 +127,7 @@ impl Citizen {
             token: reply.token,
             values,
             extra: Extra::None,
+            brief: false,
         };
         let mut rewritten = Vec::with_capacity(datagram.len());
         krpc::encode_answer(&mut rewritten, &answer, DATAGRAM_SEND_MAX);
