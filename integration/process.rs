@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::world::content::bytes;
 use crate::world::krpc::Probe;
 use crate::world::{Content, Program, Script, Seeder, World, eventually, have, secs};
 
@@ -217,4 +218,32 @@ fn stopped_for_a_while_a_download_goes_on() {
     get.signal(Signal::CONT);
     get.wait(secs(90)).expect(0, "a download that was stopped for a while");
     content.assert_in(&out);
+}
+
+#[test]
+fn thousand_idle_torrents_cost_little_memory_and_no_more_of_it_with_time() {
+    let world = World::new();
+    let dht = world.dht(3);
+    let there = world.folder("there");
+    let paths: Vec<_> = (0..1000).map(|n| there.join(format!("{n}.bin"))).collect();
+    for (n, path) in paths.iter().enumerate() {
+        std::fs::write(path, bytes(67, n, 1000 + n)).unwrap();
+    }
+    let share = world.trackless_at(
+        world.addr(),
+        ["share".as_ref()].into_iter().chain(paths.iter().map(|p| p.as_os_str())),
+    );
+    let share = share.args(dht.bootstrap_flags()).start();
+    let announced =
+        |line: &str| line.contains("sharing 1000 torrents") && line.contains("1000 announced");
+    share.stderr_line("word that all are announced", secs(120), announced);
+    // The pause is what is tested.
+    let before = share.resident_kib();
+    std::thread::sleep(secs(20));
+    let after = share.resident_kib();
+    assert!(after < 100 * 1024, "{after} KiB for 1000 torrents");
+    assert!(after.saturating_sub(before) < 1024, "from {before} to {after} KiB in 20 s of rest");
+    let ended = share.terminate(secs(20)).expect(143, "1000 shares");
+    let links = ended.stdout.lines().filter(|l| l.starts_with("magnet:")).count();
+    assert_eq!((links, ended.stdout.lines().count()), (1000, 1000));
 }

@@ -165,8 +165,12 @@ async fn all(
                 ledger.pending -= 1;
                 match (fetched, order.seed) {
                     (Ok(Some(torrent)), Some(goal)) => {
-                        let console = console.clone();
-                        sharing.spawn(async move { seed(&torrent, goal, &console).await });
+                        // A line each as long as an eye can follow them.
+                        let progress = match sharing.len() < SHARING_LINES_MAX {
+                            true => Progress::new(console),
+                            false => Progress::off(),
+                        };
+                        sharing.spawn(seed(torrent, goal, progress));
                     }
                     (Ok(_), _) => {}
                     (Err(failure), _) => ledger.fail(&job.text, failure, console)?,
@@ -317,8 +321,7 @@ async fn announce_saved(
     ));
 }
 
-async fn seed(torrent: &Torrent, goal: SeedGoal, console: &Console) {
-    let mut progress = Progress::new(console);
+async fn seed(torrent: Torrent, goal: SeedGoal, mut progress: Progress) {
     let started = Instant::now();
     loop {
         let Some(status) = torrent.status().await.map(|s| s.swarm) else { return };
@@ -380,6 +383,7 @@ fn distinct(jobs: Vec<Job>) -> Vec<Job> {
 
 /// Downloads at the same time; the rest wait, as more would only share the same line.
 const DOWNLOADS_MAX: usize = 20;
+const SHARING_LINES_MAX: usize = 5;
 /// Without --timeout: how long nobody may be found or reached.
 const GET_IDLE_MAX: Duration = Duration::from_secs(300);
 const SEED_LOOK_INTERVAL: Duration = Duration::from_millis(500);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
 
@@ -159,21 +160,40 @@ async fn share(
 
 // Until every share has failed; they do not fail together.
 async fn tend_all(shares: Vec<Share>, console: &Arc<Console>) -> Result<(), Failure> {
+    // A line each as long as an eye can follow them, then one for all.
+    let has_lines = shares.len() <= LINES_MAX;
     let mut tasks = JoinSet::new();
+    let mut tellers = Vec::new();
     for share in shares {
-        tasks.spawn(tend(share, console.clone()));
+        let (tell, told) = watch::channel(None);
+        tellers.push(told);
+        tasks.spawn(tend(share, console.clone(), has_lines, tell));
     }
+    let (mut progress, mut ticks) = (Progress::new(console), interval(LOOK_INTERVAL));
     let mut outcome = Ok(());
-    while let Some(ended) = tasks.join_next().await {
-        let (name, failure) = ended.map_err(|_| Failure::internal())?;
-        console.explain(Some(&name), &failure);
-        outcome = outcome.and(Err(failure.reported()));
+    loop {
+        tokio::select! {
+            ended = tasks.join_next() => {
+                let Some(ended) = ended else { return outcome };
+                let (name, failure) = ended.map_err(|_| Failure::internal())?;
+                console.explain(Some(&name), &failure);
+                outcome = outcome.and(Err(failure.reported()));
+            }
+            _ = ticks.tick(), if !has_lines => {
+                let all: Vec<_> = tellers.iter().filter_map(|told| *told.borrow()).collect();
+                progress.line(|| line_of_all(&all));
+            }
+        }
     }
-    outcome
 }
 
-async fn tend(mut share: Share, console: Arc<Console>) -> (String, Failure) {
-    let mut progress = Progress::new(&console);
+async fn tend(
+    mut share: Share,
+    console: Arc<Console>,
+    has_line: bool,
+    tell: watch::Sender<Option<Figures>>,
+) -> (String, Failure) {
+    let mut progress = if has_line { Progress::new(&console) } else { Progress::off() };
     let mut ticks = interval(LOOK_INTERVAL);
     loop {
         tokio::select! {
@@ -181,23 +201,62 @@ async fn tend(mut share: Share, console: Arc<Console>) -> (String, Failure) {
                 let Some(event) = event else {
                     return (share.name, online::gone());
                 };
-                if let Err(failure) = hear(&share, &event, &console) {
+                if let Err(failure) = hear(&share, &event, &console, has_line) {
                     return (share.name, failure);
                 }
             }
             _ = ticks.tick() => {
                 if let Some(status) = share.torrent.status().await {
                     progress.line(|| line(&share.name, &status));
+                    tell.send_replace(Some(Figures::of(&status)));
                 }
             }
         }
     }
 }
 
-fn hear(share: &Share, event: &TorrentEvent, console: &Console) -> Result<(), Failure> {
+// What of one share goes into the line for all.
+#[derive(Debug, Clone, Copy)]
+struct Figures {
+    peers: usize,
+    up_rate: u64,
+    sent: u64,
+    is_announced: bool,
+}
+
+impl Figures {
+    fn of(status: &TorrentStatus) -> Self {
+        Self {
+            peers: status.swarm.connected,
+            up_rate: status.swarm.upload_rate,
+            sent: status.swarm.uploaded,
+            is_announced: status.dht.is_some_and(|dht| dht.announced > 0),
+        }
+    }
+}
+
+fn line_of_all(all: &[Figures]) -> String {
+    let announced = all.iter().filter(|share| share.is_announced).count();
+    format!(
+        "sharing {}: {}, up {}/s, {} sent, {announced} announced",
+        plural(all.len(), "torrent"),
+        plural(all.iter().map(|share| share.peers).sum(), "peer"),
+        size(all.iter().map(|share| share.up_rate).sum()),
+        size(all.iter().map(|share| share.sent).sum()),
+    )
+}
+
+fn hear(
+    share: &Share,
+    event: &TorrentEvent,
+    console: &Console,
+    has_line: bool,
+) -> Result<(), Failure> {
     match event {
         TorrentEvent::LookupDone(report) => {
-            if matches!(report.kind, LookupKind::Announce(_)) {
+            // Scripts are told of each; a page of them is for nobody's eyes.
+            let is_told = has_line || console.is_json();
+            if is_told && matches!(report.kind, LookupKind::Announce(_)) {
                 announced(share, report, console);
             }
             Ok(())
@@ -251,4 +310,6 @@ fn line(name: &str, status: &TorrentStatus) -> String {
 }
 
 const NAME_THE_DATA: &str = "name the folder that holds the data with --data DIR";
+/// Shares that have a progress line each.
+const LINES_MAX: usize = 5;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
