@@ -211,6 +211,9 @@ pub struct LookupReport {
     pub closest: Option<Distance>,
     /// The closest answering nodes, nearest first: at most eight.
     pub nodes: Vec<(NodeId, SocketAddr)>,
+    /// Nodes that answered and are nearer to the target than chance brings so many: zero as a rule. Else
+    /// somebody has put them there, and what they say about it is theirs.
+    pub crowd: usize,
     /// Peers that were found, all distinct.
     pub peers: usize,
     /// Nodes that accepted our announce, or stored our item.

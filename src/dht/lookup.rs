@@ -23,8 +23,10 @@ pub(super) use self::errand::{Census, Errand, ItemPut, ItemSearch};
 use self::spending::Spending;
 use self::walk::ALPHA;
 use super::bucket::K;
+use super::density::Density;
 use super::event::{LookupKind, LookupReport};
 use super::flows::Priority;
+use crate::base::addr::wide_network;
 use crate::base::{Instant, Key, NodeId};
 use crate::wire::krpc::Method;
 
@@ -63,6 +65,8 @@ pub(super) struct Lookup {
     pub seed: bool,
     /// Our table shows that ids follow from addresses in this network (BEP 42).
     pub ids_follow: bool,
+    /// How many nodes there should be around the target.
+    pub density: Density,
     started: Instant,
     // Sorted, closest first; no two with the same id or endpoint.
     candidates: Vec<Candidate>,
@@ -93,6 +97,7 @@ impl Lookup {
             port: None,
             seed: false,
             ids_follow: false,
+            density: Density::default(),
             started: now,
             candidates: Vec::new(),
             seeds: Vec::new(),
@@ -329,8 +334,8 @@ impl Lookup {
         }
         let demand_valid = self.demands_valid_ids();
         let mut counted = Vec::with_capacity(K);
-        let mut chosen = Vec::new();
-        for (at, candidate) in self.candidates.iter().enumerate() {
+        let mut chosen = self.chosen_of_crowd();
+        for (at, candidate) in self.candidates.iter().enumerate().skip(self.crowd()) {
             if counted.len() == K || chosen.len() == ANNOUNCES_MAX {
                 break;
             }
@@ -358,6 +363,22 @@ impl Lookup {
         self.next_announce()
     }
 
+    // Where far more answer than should be there, some of them are told as well, each from another
+    // operator: those who look for us may hear of nobody else.
+    fn chosen_of_crowd(&self) -> Vec<usize> {
+        let mut networks = BTreeSet::new();
+        let crowd = self.candidates.iter().enumerate().take(self.crowd());
+        let told = crowd.filter(|(_, c)| c.state == State::Answered && c.token.is_some());
+        let distinct = told.filter(|(_, c)| networks.insert(wide_network(c.addr.ip())));
+        distinct.map(|(at, _)| at).take(CROWD_ANNOUNCES_MAX).collect()
+    }
+
+    /// How far the closest are that answered and have come there by chance, as shares of the key space.
+    pub fn spread(&self) -> Vec<f64> {
+        let honest = self.candidates.iter().skip(self.crowd());
+        honest.filter(|c| c.state == State::Answered).map(|c| c.share).take(K).collect()
+    }
+
     /// What it did.
     pub fn report(&self, now: Instant) -> LookupReport {
         let answered = || self.candidates.iter().filter(|c| c.state == State::Answered);
@@ -370,6 +391,12 @@ impl Lookup {
             dead: self.asked.saturating_sub(self.answered),
             closest: answered().next().map(|c| c.distance),
             nodes: answered().take(K).map(|c| (c.id, c.addr)).collect(),
+            crowd: self
+                .candidates
+                .iter()
+                .take(self.crowd())
+                .filter(|c| c.state == State::Answered)
+                .count(),
             peers: self.peers.len(),
             announced: self.announced,
             refused,
@@ -390,6 +417,7 @@ pub(super) const PEERS_PER_LOOKUP_MAX: usize = 2_000;
 const IN_FLIGHT_MIN: usize = 24;
 // Beyond the eight that count, those between them whose ids break BEP 42.
 const ANNOUNCES_MAX: usize = 16;
+const CROWD_ANNOUNCES_MAX: usize = 8;
 // BEP 5 allows any length; real tokens have 4 to 20 bytes, and we do not echo kilobytes.
 const TOKEN_LEN_MAX: usize = 64;
 // If nobody answers at all, those we started from are asked again this often.
@@ -400,6 +428,8 @@ const REFILLS_MAX: usize = 1;
 const START_WAIT_MAX: Duration = Duration::from_secs(30);
 const LOOKUP_TIME_MAX: Duration = Duration::from_secs(60);
 
+const _: () =
+    assert!(CROWD_ANNOUNCES_MAX + K <= ANNOUNCES_MAX, "a crowd leaves room for the others");
 const _: () = assert!(IN_FLIGHT_MIN > ALPHA + SEEDS_MAX, "seeds leave room for contacts");
 
 #[cfg(test)]

@@ -86,6 +86,7 @@ impl Node {
     pub(super) fn begin_lookup(&mut self, now: Instant, id: LookupId, mut lookup: Lookup) {
         let (kind, target) = (lookup.kind, lookup.target);
         lookup.ids_follow = self.config.enforce_node_ids || self.table.ids_follow();
+        lookup.density = self.size.density();
         self.table.on_lookup(now, target);
         self.feed(now, &mut lookup);
         if let LookupKind::GetPeers(info_hash)
@@ -233,6 +234,8 @@ impl Node {
         self.traces.end(id);
         self.line.forget(lookup.priority, id);
         let report = lookup.report(now);
+        self.size.on_lookup(&lookup.spread(), report.asked, report.answered);
+        self.stats.crowded_lookups += u64::from(report.crowd > 0);
         if lookup.own_account {
             self.on_own_lookup_done(now, id);
             self.on_kept(now, id, lookup);

@@ -4,6 +4,7 @@
 mod beside;
 mod bucket;
 mod config;
+mod density;
 mod errands;
 mod event;
 mod flows;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use super::config::Config;
+use super::density::Size;
 use super::event::{Event, LookupId, Output, PingId, SavedContact};
 use super::flows::{FlowBudget, Flows, Passage, Priority};
 use super::keeper::Keeper;
@@ -49,6 +50,7 @@ pub struct Node {
     pub(super) vote: AddressVote,
     pub(super) maintenance: Maintenance,
     pub(super) unreachable: Unreachable,
+    pub(super) size: Size,
     pub(super) reach: Reach,
     pub(super) traces: Traces,
     pub(super) stats: Stats,
@@ -110,6 +112,7 @@ impl Node {
             vote: AddressVote::new(config.family),
             maintenance: Maintenance::new(now),
             unreachable: Unreachable::new(),
+            size: Size::default(),
             reach: Reach::new(now),
             traces: Traces::default(),
             stats: Stats::default(),
@@ -255,6 +258,11 @@ impl Node {
     /// The contacts in the table, farthest first.
     pub fn contacts(&self) -> impl Iterator<Item = (NodeId, SocketAddr)> + '_ {
         self.table.contacts().map(|contact| (contact.id, contact.addr))
+    }
+
+    /// About how many nodes of this family answer in the whole network, from the lookups of late.
+    pub fn estimated_nodes(&self) -> Option<u64> {
+        self.size.answering().map(|nodes| nodes.round() as u64)
     }
 
     /// The contact count of each bucket, farthest first.

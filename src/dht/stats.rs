@@ -51,6 +51,8 @@ pub struct Stats {
     pub items_stored: u64,
     /// Items refused: forged, outdated, or a limit was reached.
     pub items_refused: u64,
+    /// Lookups that met more nodes around their target than chance puts there.
+    pub crowded_lookups: u64,
     /// Times that the local link looked dead.
     pub link_losses: u64,
 }

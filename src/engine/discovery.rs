@@ -174,6 +174,7 @@ mod tests {
             dead: 2,
             closest: None,
             nodes: Vec::new(),
+            crowd: 0,
             peers: 0,
             announced,
             refused: Vec::new(),

@@ -6,12 +6,15 @@ use std::net::SocketAddr;
 use super::{Lookup, Token};
 use crate::base::addr::{is_private, network};
 use crate::base::{Distance, NodeId};
+use crate::dht::density::share;
 use crate::dht::security::is_valid_id;
 
 /// A node that may be asked, or was.
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub(super) distance: Distance,
+    /// The share of the key space that is nearer than it.
+    pub(super) share: f64,
     pub(super) id: NodeId,
     pub(super) addr: SocketAddr,
     pub(super) state: State,
@@ -98,6 +101,7 @@ impl Lookup {
         }
         let candidate = Candidate {
             distance,
+            share: share(&distance),
             id,
             addr,
             state: State::Untried,

@@ -5,6 +5,7 @@ use super::Lookup;
 use super::candidates::{Candidate, State};
 use crate::base::addr::is_private;
 use crate::dht::bucket::K;
+use crate::dht::density;
 
 /// What a walk over the candidates found.
 #[derive(Debug, Default)]
@@ -19,13 +20,25 @@ pub(super) struct Walk {
 
 impl Lookup {
     /// From the closest outwards, until eight (or as many as are wanted) are alive or five are being
-    /// waited for.
+    /// waited for. If not `trusting`, those are left aside of whom it may be doubted that they are there
+    /// or have come there by chance.
     pub(super) fn walk(&self, trusting: bool) -> Walk {
+        let crowd = if trusting { 0 } else { self.crowd() };
+        let mut walk = self.walk_from(crowd, trusting);
+        let crowd = || self.candidates.iter().take(crowd);
+        walk.blocked |= crowd().any(|c| c.state == State::Asked);
+        if walk.ask.is_none() && crowd().filter(|c| c.tries > 0).count() < self.crowd_asked_max() {
+            walk.ask = crowd().position(|c| c.state == State::Untried && !self.is_distrusted(c));
+        }
+        walk
+    }
+
+    fn walk_from(&self, start: usize, trusting: bool) -> Walk {
         let demand_valid = self.demands_valid_ids();
         let wanted = self.answers_wanted();
         let (mut alive, mut waiting) = (0, 0);
         let mut walk = Walk::default();
-        for (at, candidate) in self.candidates.iter().enumerate() {
+        for (at, candidate) in self.candidates.iter().enumerate().skip(start) {
             match candidate.state {
                 State::Answered => {
                     alive += usize::from(self.counts(candidate, demand_valid));
@@ -42,7 +55,7 @@ impl Lookup {
                 }
                 State::Asked => {
                     walk.blocked = true;
-                    waiting += 1;
+                    waiting += usize::from(!self.is_near(candidate));
                     if waiting == ALPHA {
                         return walk;
                     }
@@ -58,6 +71,27 @@ impl Lookup {
             }
         }
         walk
+    }
+
+    // Will it be asked in any case, and does somebody wait for it? As near as that only those eight are
+    // that end the search.
+    fn is_near(&self, candidate: &Candidate) -> bool {
+        let near = |nodes: f64| nodes * candidate.share <= NEAR;
+        !self.own_account && self.density.answering.is_some_and(near)
+    }
+
+    /// How many of the closest candidates are there against all chance: inventions, or an attacker.
+    pub(super) fn crowd(&self) -> usize {
+        let shares = self.candidates.iter().map(|c| c.share);
+        self.density.named.map_or(0, |nodes| density::crowd(shares, nodes))
+    }
+
+    // Some of a crowd are asked all the same, more of one that answers: whoever is honest among them
+    // knows what we look for, and whoever looks where we announce may know nobody else.
+    fn crowd_asked_max(&self) -> usize {
+        let crowd = self.candidates.iter().take(self.crowd());
+        let answered = crowd.filter(|c| c.state == State::Answered).count();
+        (CROWD_ASKED_MIN + 2 * answered).min(CROWD_ASKED_MAX)
     }
 
     /// BEP 42: nodes whose id does not follow from their address do not count towards the end, where
@@ -84,8 +118,13 @@ impl Lookup {
     }
 }
 
-/// Queries waited for at once, counted from the closest outwards.
+/// Queries waited for at once, counted from the closest outwards; those that are very close not counted.
 pub(super) const ALPHA: usize = 5;
+/// So many nodes that answer should be as near as those that are asked without counting.
+const NEAR: f64 = 8.0;
+// Of a crowd where nobody answers, and of one where all do.
+const CROWD_ASKED_MIN: usize = 4;
+const CROWD_ASKED_MAX: usize = 16;
 // Queries to one node. If a tenth of all datagrams is lost, one round trip in five fails, and one time
 // in 25 the next one as well.
 const TRIES_MAX: usize = 2;

@@ -84,7 +84,9 @@ fn everything_is_found_where_nothing_goes_wrong() {
     let total = table.total.figures();
     println!("{table}");
     assert!(total.lookups > 30, "{table}");
-    assert_eq!((total.found, total.recall, total.fresh), (100.0, 100.0, 100.0), "{table}");
+    assert_eq!((total.found, total.recall), (100.0, 100.0), "{table}");
+    // Some may have met a node before it knew its address, and so its id.
+    assert!(total.fresh > 99.5, "{table}");
 }
 
 // Three in ten go at once: their contacts are dead, their announces are made by others.
