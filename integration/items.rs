@@ -89,11 +89,11 @@ impl Ours {
     fn get(&mut self, key: ItemKey) -> Option<Item> {
         let lookup = self.node.get_item(self.now(), key);
         let (events, _) = self.finish("get", lookup);
-        let items = events.into_iter().filter_map(|event| match event {
+        let mut items = events.into_iter().filter_map(|event| match event {
             Event::ItemFound { item, .. } => Some(item),
             _ => None,
         });
-        items.last()
+        items.next_back()
     }
 }
 

@@ -1,8 +1,9 @@
 //! `trackless sim`: a scenario of the simulator, its table as it grows, and a plot of it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::args::SimArgs;
 use super::config::usage;

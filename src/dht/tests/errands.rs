@@ -119,7 +119,7 @@ fn item_is_stored_at_the_eight_closest_and_found_by_anybody() {
         assert!(among_closest >= 7, "{among_closest} of {all:?}");
         for at in [addrs[3], addrs[20], addrs[40]] {
             let (found, report) = get(&mut net, at, item.key());
-            assert_eq!(found, [item.clone()]);
+            assert_eq!(found, std::slice::from_ref(&item));
             assert!(report.copies > 0 && report.refused.is_empty());
         }
     }
@@ -297,7 +297,7 @@ fn kept_item_outlives_its_two_hours_and_the_nodes_that_held_it() {
     net.down.extend(&gone);
     net.run(4 * HOUR);
     let (found, _) = get(&mut net, addrs[20], kept.key());
-    assert_eq!(found, [kept.clone()]);
+    assert_eq!(found, std::slice::from_ref(&kept));
     assert!(get(&mut net, addrs[20], left.key()).0.is_empty());
     let looks = net.events.iter().filter(|(_, e)| matches!(e, Event::ItemKept { .. })).count();
     assert!((4..=7).contains(&looks), "{looks}");
