@@ -70,6 +70,8 @@ const COUNTERS: &[(&str, &str, &str)] = &[
     ("replies_late", "", "Answers that came after their query had stalled."),
     ("errors_in", "code", "Errors that matched a query."),
     ("errors_out", "code", "Errors that went out."),
+    ("answers_brief", "", "Answers cut to the length of their query under a flood."),
+    ("crowded_lookups", "", "Lookups that met a crowd of nodes next to their key."),
     ("timeouts", "", "Queries that nobody answered."),
     ("dropped", "reason", "Datagrams dropped."),
     ("id_changes", "", "Endpoints that changed their id."),
