@@ -1,4 +1,5 @@
-//! Answers other nodes' queries (BEP 5, 32, 33, 42, 43, 44, 51): one datagram out for one in, of bounded size.
+//! Answers other nodes' queries (BEP 5, 32, 33, 42, 43, 44, 51): one datagram out for one in, of
+//! bounded size.
 //!
 //! Nothing is sent for junk, nor for an error or an answer; an address that asks too often is not
 //! heard, and errors have a budget of their own. A querier gets no place in the table for asking: it
