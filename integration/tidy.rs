@@ -101,7 +101,7 @@ fn each_source(check: &mut dyn FnMut(&Path, &str) -> Option<String>) {
     let root = rig::repository();
     let mut complaints = Vec::new();
     let mut seen = 0;
-    for folder in ["src", "integration", "benches", "fuzz/src", "fuzz/fuzz_targets"] {
+    for folder in ["src", "integration", "benches", "examples", "fuzz/src", "fuzz/fuzz_targets"] {
         for file in rig::rust_files(&root.join(folder)) {
             seen += 1;
             let text = std::fs::read_to_string(&file).unwrap();

@@ -224,6 +224,28 @@ impl Dht {
     /// many took it, [`Outcome::refused`](super::Outcome::refused) why others did not. With `cas`, a node stores it only in the
     /// place of that version, or of none. The stream has what is stored there now, if that is newer.
     /// Nodes forget it after two hours: see [`keep_item`](Self::keep_item).
+    ///
+    /// ```
+    /// # use trackless::driver::{Dht, DhtConfig};
+    /// use trackless::dht::{SecretKey, string_value};
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listen = vec!["127.0.0.1:0".parse()?];
+    /// # let first = Dht::start(DhtConfig { listen: listen.clone(), ..DhtConfig::default() }).await?;
+    /// # let bootstrap = vec![first.local_addrs()[0].to_string()];
+    /// # let dht = Dht::start(DhtConfig { listen, bootstrap, ..DhtConfig::default() }).await?;
+    /// let key = SecretKey::from_seed(&[7; 32]);
+    /// let item = key.sign(b"news", 1, string_value(b"first edition"))?;
+    /// let outcome = dht.put_item(item.clone(), None).await.finish().await?;
+    /// assert_eq!(outcome.announced(), 1, "there is one other node");
+    ///
+    /// let mut found = first.get_item(item.key()).await;
+    /// assert_eq!(found.next().await.as_ref().and_then(|i| i.content()), Some(&b"first edition"[..]));
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(example())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub async fn put_item(&self, item: Item, cas: Option<i64>) -> Lookup<Item> {
         self.look_up(DhtCommand::PutItem(item, cas), items).await
     }

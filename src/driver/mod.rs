@@ -2,7 +2,7 @@
 //! system's randomness. One task owns the engine (`event_loop.rs`), so there is no lock order to
 //! know; connections, disk workers and callers reach it through bounded channels.
 
-pub mod clock;
+mod clock;
 mod command;
 pub mod create;
 mod dht;
@@ -13,7 +13,7 @@ mod event_loop;
 mod lookup;
 mod node_state;
 pub mod resume;
-pub mod session;
+mod session;
 pub mod state_file;
 mod status;
 mod storage;

@@ -126,6 +126,28 @@ impl AddTorrent {
 }
 
 /// A running session. Clones share it; when the last one is dropped it shuts down.
+///
+/// ```no_run
+/// use trackless::base::InfoHash;
+/// use trackless::driver::{AddTorrent, Output, Session, SessionConfig, TorrentEvent, public_bootstrap};
+/// use trackless::swarm::Event;
+///
+/// # async fn example(info_hash: InfoHash) -> Result<(), Box<dyn std::error::Error>> {
+/// let bootstrap = public_bootstrap().map(str::to_owned).collect();
+/// let session = Session::start(SessionConfig { bootstrap, ..SessionConfig::default() }).await?;
+/// let output = Output::Download("downloads".into());
+/// let mut torrent = session.add(AddTorrent { output, ..AddTorrent::new(info_hash) }).await?;
+/// while let Some(event) = torrent.next_event().await {
+///     match event {
+///         TorrentEvent::Swarm(Event::Finished) => break,
+///         TorrentEvent::Swarm(Event::Failed(error)) => return Err(error.message.into()),
+///         event => println!("{event:?}"),
+///     }
+/// }
+/// session.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Session {
     commands: mpsc::Sender<Command>,
