@@ -142,7 +142,7 @@ fn close(outcome: &Outcome, found: &Value, console: &Console) {
     }
     let mut json = json!({
         "code": 0, "asked": outcome.asked(), "answered": outcome.answered(),
-        "dead": outcome.dead(), "ms": millis(outcome.took()),
+        "dead": outcome.dead(), "crowd": outcome.crowd(), "ms": millis(outcome.took()),
     });
     for (name, value) in found.as_object().into_iter().flatten() {
         json[name] = value.clone();
@@ -159,6 +159,15 @@ fn summary(outcome: &Outcome, console: &Console) {
             report.dead,
             plural(report.peers, "peer"),
             measured(report.took)
+        ));
+    }
+    if outcome.crowd() > 0 {
+        console.warn(&format!(
+            "{} closer than chance puts there: somebody watches this key, or hides what is stored at it",
+            match outcome.crowd() {
+                1 => "1 node sits".to_owned(),
+                crowd => format!("{crowd} nodes sit"),
+            }
         ));
     }
 }

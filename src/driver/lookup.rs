@@ -167,6 +167,11 @@ impl Outcome {
         self.reports.iter().map(|r| r.announced).sum()
     }
 
+    /// Nodes that answered and sit nearer to the target than chance brings so many: zero as a rule.
+    pub fn crowd(&self) -> usize {
+        self.reports.iter().map(|r| r.crowd).sum()
+    }
+
     /// The numbers of the errors with which nodes refused to store an item (BEP 44).
     pub fn refused(&self) -> impl Iterator<Item = i64> + '_ {
         self.reports.iter().flat_map(|r| r.refused.iter().copied())
