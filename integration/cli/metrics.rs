@@ -126,7 +126,10 @@ fn status_of_a_node_is_complete_and_counts_what_it_keeps() {
     let buckets = one["buckets"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap());
     assert_eq!(Some(buckets.sum::<u64>()), one["contacts"].as_u64(), "{status}");
     assert_eq!(one["reached_at"][0], one["addr"], "{status}");
-    assert_eq!(one["stored"], serde_json::json!({"torrents": 0, "peers": 0, "items": 0}));
+    assert_eq!(
+        one["stored"],
+        serde_json::json!({"torrents": 0, "peers": 0, "peers_bytes": 0, "items": 0})
+    );
     // The others may not have heard of it by the first announce.
     let deadline = Instant::now() + rig::DEADLINE;
     while status["nodes"][0]["stored"]["peers"] == 0 {
@@ -135,7 +138,9 @@ fn status_of_a_node_is_complete_and_counts_what_it_keeps() {
         status = serde_json::from_str(&node.lines().pop().unwrap()).unwrap();
     }
     let stored = &status["nodes"][0]["stored"];
-    assert_eq!(*stored, serde_json::json!({"torrents": 1, "peers": 1, "items": 0}));
+    let figures = (&stored["torrents"], &stored["peers"], &stored["items"]);
+    assert_eq!(figures, (&1.into(), &1.into(), &0.into()), "{status}");
+    assert!(stored["peers_bytes"].as_u64().unwrap() > 0, "{status}");
 }
 
 #[test]

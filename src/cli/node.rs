@@ -100,6 +100,9 @@ async fn report(
 fn line(node: &NodeStatus) -> String {
     let mut line = format!("{} {}", family(node.family), plural(node.contacts, "contact"));
     let mut say = |text: String| line.push_str(&format!(", {text}"));
+    if let Some(nodes) = node.network_size {
+        say(format!("about {nodes} nodes in all"));
+    }
     if let Some(ip) = node.external {
         say(format!("seen as {ip}"));
     }
@@ -138,6 +141,7 @@ fn node_json(node: &NodeStatus) -> Value {
         "addr": node.addr.to_string(),
         "id": node.id.to_string(),
         "contacts": node.contacts,
+        "network_size": node.network_size,
         "buckets": node.buckets,
         "external": node.external.map(|ip| ip.to_string()),
         "reached_at": node.reached_at.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -148,6 +152,7 @@ fn node_json(node: &NodeStatus) -> Value {
         "stored": {
             "torrents": node.torrents_stored,
             "peers": node.peers_stored,
+            "peers_bytes": node.peers_stored_bytes,
             "items": node.items_stored,
         },
         "open_flows": node.open_flows,

@@ -33,6 +33,8 @@ pub struct NodeStatus {
     pub id: NodeId,
     /// Contacts in its table that answered.
     pub contacts: usize,
+    /// About how many nodes of its family answer in the whole network; `None` before a few lookups.
+    pub network_size: Option<u64>,
     /// Contacts in each bucket of its table, farthest first.
     pub buckets: Vec<usize>,
     /// Lookups under way, its own among them.
@@ -41,6 +43,8 @@ pub struct NodeStatus {
     pub torrents_stored: usize,
     /// Peers that others announced to it.
     pub peers_stored: usize,
+    /// Bytes that those peers take.
+    pub peers_stored_bytes: usize,
     /// Items that others stored in it (BEP 44).
     pub items_stored: usize,
     /// Where others reach it, as far as it knows.
@@ -67,10 +71,12 @@ impl NodeStatus {
             addr,
             id: node.id(),
             contacts: node.contact_count(),
+            network_size: node.estimated_nodes(),
             buckets: node.bucket_sizes(),
             lookups_running: node.lookups_running(),
             torrents_stored,
             peers_stored,
+            peers_stored_bytes: node.stored_bytes(),
             items_stored: node.stored_items(),
             reached_at: node.reached_at(),
             external: node.external_addr(),

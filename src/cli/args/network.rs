@@ -197,7 +197,7 @@ Answers others as soon as it runs. If strangers turn out not to reach it (a quar
 anybody it had not written to), it says so, asks and answers nobody (BEP 43), and tries again from time to time.
 
 With --metrics, figures for Prometheus, for each node by family and address: trackless_dht_contacts, bucket_contacts (by bits), \
-dead_share, rtt_seconds (a histogram), queries_in_total and queries_out_total (by method), errors_in_total and \
+dead_share, network_size, crowded_lookups_total, rtt_seconds (a histogram), queries_in_total and queries_out_total (by method), errors_in_total and \
 errors_out_total (by code), dropped_total (by reason), stored_torrents, stored_peers, stored_items, flows_left, \
 open_flows, flows_total, reachability, read_only, and more: each says what it is.
 

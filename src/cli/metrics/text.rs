@@ -41,6 +41,9 @@ const GAUGES: &[(&str, &str, Gauge)] = &[
     ("dead_share", "Of the queries that are over, the share that nobody answered.", |n| {
         n.stats.dead_share()
     }),
+    ("network_size", "About how many nodes answer in the whole network; absent if unknown.", |n| {
+        n.network_size.map(|nodes| nodes as f64)
+    }),
     ("lookups_running", "Lookups under way, the node's own among them.", |n| {
         Some(n.lookups_running as f64)
     }),
@@ -48,6 +51,7 @@ const GAUGES: &[(&str, &str, Gauge)] = &[
         Some(n.torrents_stored as f64)
     }),
     ("stored_peers", "Peers that others announced.", |n| Some(n.peers_stored as f64)),
+    ("stored_peers_bytes", "Bytes that those peers take.", |n| Some(n.peers_stored_bytes as f64)),
     ("stored_items", "Items that others stored (BEP 44).", |n| Some(n.items_stored as f64)),
     ("read_only", "1 if the node asks and answers nobody (BEP 43).", |n| {
         Some(f64::from(u8::from(n.read_only)))
@@ -223,10 +227,12 @@ mod tests {
             addr,
             id: NodeId::new([1; 20]),
             contacts: 12,
+            network_size: Some(9_000_000),
             buckets: vec![8, 4],
             lookups_running: 1,
             torrents_stored: 2,
             peers_stored: 3,
+            peers_stored_bytes: 96,
             items_stored: 4,
             reached_at: vec![addr],
             external: None,
@@ -281,6 +287,7 @@ mod tests {
             "trackless_send_failures_total 9".to_owned(),
             format!("trackless_dht_contacts{{{v4}}} 12"),
             format!("trackless_dht_dead_share{{{v4}}} 0.25"),
+            format!("trackless_dht_network_size{{{v4}}} 9000000"),
             format!("trackless_dht_bucket_contacts{{{v4},bits=\"1\"}} 4"),
             format!("trackless_dht_reachability{{{v4},state=\"reachable\"}} 1"),
             format!("trackless_dht_reachability{{{v4},state=\"unknown\"}} 0"),
