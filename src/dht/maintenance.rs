@@ -209,6 +209,13 @@ impl Node {
         }
     }
 
+    /// A contact that was `id` is somebody else: an attack on that part of the table, perhaps.
+    pub(super) fn doubt_neighbours(&mut self, now: Instant, id: NodeId) {
+        for (id, addr) in self.table.unheard_beside(now, id) {
+            self.check(now, addr, Some(id));
+        }
+    }
+
     // Is a node that we know still there?
     fn recheck(&mut self, now: Instant, id: NodeId, addr: SocketAddr) -> Sent {
         self.ask(now, Priority::Upkeep, addr, Some(id), Purpose::Check, &Method::Ping)

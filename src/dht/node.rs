@@ -372,8 +372,12 @@ impl Node {
         if self.is_public_router(&addr) {
             return;
         }
+        let before = self.table.id_at(&addr).filter(|before| *before != id);
         let (admission, id_changed) = self.table.on_reply(now, id, addr, rtt);
         self.stats.id_changes += u64::from(id_changed);
+        if let Some(before) = before {
+            self.doubt_neighbours(now, before);
+        }
         if admission == Admission::Added {
             self.on_contact_added(now, id, addr);
         }

@@ -303,6 +303,22 @@ mod tests {
     }
 
     #[test]
+    fn million_guesses_of_any_length_meet_no_query_of_ours() {
+        let (mut queries, mut rng) = (Queries::new(), Rng::from_seed([1; 32]));
+        for _ in 0..QUERIES_PER_ENDPOINT_MAX {
+            begin(&mut queries, &mut rng, 1);
+        }
+        // From the right endpoint: sixteen of 2^32 would be taken.
+        let mut chance = Rng::from_seed([2; 32]);
+        for n in 0..1_000_000u32 {
+            let guess = if n % 2 == 0 { n.to_be_bytes() } else { chance.array() };
+            let len = 2 + usize::try_from(n % 3).unwrap();
+            assert_eq!(queries.take(&guess[..len], &at(1)), None);
+        }
+        assert!(!queries.has_room(&at(1)));
+    }
+
+    #[test]
     fn queries_in_flight_are_bounded_in_all_and_for_each_endpoint() {
         let (mut queries, mut rng) = (Queries::new(), Rng::from_seed([1; 32]));
         for _ in 0..QUERIES_PER_ENDPOINT_MAX {

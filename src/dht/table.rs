@@ -169,6 +169,18 @@ impl Table {
         Admission::Added
     }
 
+    /// The id under which the endpoint is known.
+    pub fn id_at(&self, addr: &SocketAddr) -> Option<NodeId> {
+        self.endpoints.get(addr).copied()
+    }
+
+    /// The contacts at the distance of `id` that nobody has heard of for a while.
+    pub fn unheard_beside(&self, now: Instant, id: NodeId) -> Vec<(NodeId, SocketAddr)> {
+        let bucket = self.buckets.get(self.index(id)).map(Bucket::contacts).unwrap_or_default();
+        let unheard = bucket.iter().filter(|c| now.since(c.replied.max(c.asked)) >= UNHEARD_MIN);
+        unheard.map(|c| (c.id, c.addr)).collect()
+    }
+
     // An endpoint that keeps changing its id is given no place for a while.
     fn is_shifty(&self, now: Instant, addr: &SocketAddr) -> bool {
         self.id_changes
@@ -371,6 +383,9 @@ const FAILURES_WITH_SPARE_MAX: u8 = 2;
 const FAILURES_MAX: u8 = 5;
 // A client that restarts may change its id once; one that goes on is not what it says.
 const ID_CHANGES_ALLOWED: u32 = 2;
+// Where one contact turned out to be another, those that have not been heard of for so long are
+// asked who they are.
+const UNHEARD_MIN: Duration = Duration::from_secs(5 * 60);
 const ID_CHANGE_MEMORY: Duration = Duration::from_secs(15 * 60);
 // As many as contacts; the longest unseen is forgotten first.
 const ID_CHANGES_MAX: usize = 256;
