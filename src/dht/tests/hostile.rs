@@ -63,8 +63,10 @@ pub(super) fn answer_to(
     let tid = Message::decode(query).unwrap().tid;
     let mut out = Vec::new();
     let token = Some(&b"token"[..]);
-    let nodes = Some(nodes);
-    let (nodes6, extra) = (None, Extra::None);
+    // All of one family.
+    let is_v6 = nodes.first().is_some_and(|(_, addr)| addr.is_ipv6());
+    let (nodes, nodes6) = if is_v6 { (None, Some(nodes)) } else { (Some(nodes), None) };
+    let extra = Extra::None;
     let answer = Answer { tid, to: seen_at, id, nodes, nodes6, token, values, extra, brief: false };
     krpc::encode_answer(&mut out, &answer, 100_000);
     out

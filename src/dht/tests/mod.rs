@@ -2,6 +2,7 @@
 
 mod away;
 mod chaos;
+mod claims;
 mod client;
 mod errands;
 mod flood;
