@@ -82,6 +82,11 @@ impl Client {
         self.disks.get(&torrent)
     }
 
+    /// Takes a torrent's storage away, as whoever ends the process does.
+    pub fn take_disk(&mut self, torrent: TorrentId) -> Option<MemoryDisk> {
+        self.disks.remove(&torrent)
+    }
+
     fn on_job(&mut self, now: Instant, torrent: TorrentId, request: DiskRequest) {
         let Some(disk) = self.disks.get_mut(&torrent) else { return };
         for event in disk.handle(request) {

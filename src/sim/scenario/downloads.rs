@@ -1,9 +1,9 @@
 //! A swarm of whole clients: one has the data, the others have a magnet link and the address of
 //! one DHT node. All must end with the same bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use crate::base::hash::sha1;
 use crate::base::{InfoHash, Instant, Rng};
 use crate::engine::{AddTorrent, Event, TorrentId};
 use crate::sim::client::Client;
-use crate::sim::disk::{DiskFaults, MemoryDisk};
+use crate::sim::disk::{DiskFaults, Loss, MemoryDisk};
 use crate::sim::link::{Line, Weather};
 use crate::sim::report::Durations;
 use crate::sim::world::Counts;
@@ -32,8 +32,14 @@ pub struct Options {
     pub lie_rate: f64,
     /// Clients that claim to have everything and send nothing.
     pub mutes: u32,
-    /// Downloaders that are switched off in the middle and come back later, with nothing.
+    /// Downloaders that end without a word in the middle and come back later.
     pub crashes: u32,
+    /// What they find then; nothing if `None`.
+    pub crash: Option<Loss>,
+    /// Downloaders whose disks fail; they start again on a disk that works.
+    pub faulty: u32,
+    /// How those disks fail.
+    pub faults: DiskFaults,
     /// The network.
     pub weather: Weather,
     /// How each client is connected.
@@ -62,6 +68,9 @@ impl Options {
             lie_rate: 0.0,
             mutes: 0,
             crashes: 0,
+            crash: None,
+            faulty: 0,
+            faults: DiskFaults::default(),
             weather: Weather::internet(),
             line: HOME_LINE,
             seeder_line: HOME_LINE,
@@ -112,8 +121,14 @@ pub struct Report {
     pub wasted: u64,
     /// Pieces that failed their hash, over all downloaders.
     pub hash_failures: u32,
+    /// Times that a disk failed.
+    pub disk_failures: usize,
+    /// Blocks fetched again though a record called their piece good.
+    pub refetched: u64,
     /// Times that a liar was banned.
     pub liars_banned: usize,
+    /// How many different ones that were.
+    pub liars_convicted: usize,
     /// Times that an honest client was banned.
     pub honest_banned: usize,
     /// What the network did.
@@ -137,10 +152,12 @@ impl fmt::Display for Report {
         writeln!(f, "  download: {}", self.took)?;
         let copies = self.seeder_sent as f64 / f64::from(options.size);
         writeln!(f, "  the seeder sent {copies:.2} copies, {} bytes wasted", self.wasted)?;
-        let Self { hash_failures, liars_banned, honest_banned, .. } = self;
+        let Self { hash_failures, liars_banned, liars_convicted, honest_banned, .. } = self;
+        writeln!(f, "  {hash_failures} bad pieces, {} failed disks", self.disk_failures)?;
+        writeln!(f, "  {} blocks of recorded pieces fetched again", self.refetched)?;
         writeln!(
             f,
-            "  {hash_failures} bad pieces, banned {liars_banned} liars, {honest_banned} others"
+            "  banned {liars_convicted} liars {liars_banned} times, others {honest_banned} times"
         )?;
         writeln!(f, "  {:?}", self.counts)?;
         write!(f, "  {:?}, {} events, trace {:016x}", self.time, self.events, self.trace)
@@ -167,6 +184,8 @@ struct Run {
     router: HostId,
     seeder: (HostId, Option<TorrentId>),
     liars: Vec<SocketAddr>,
+    convicted: BTreeSet<IpAddr>,
+    remains: BTreeMap<HostId, MemoryDisk>,
     info: Bytes,
     content: Bytes,
     downloads: BTreeMap<HostId, Download>,
@@ -207,6 +226,8 @@ impl Run {
             router,
             seeder,
             liars: Vec::new(),
+            convicted: BTreeSet::new(),
+            remains: BTreeMap::new(),
             info,
             content,
             downloads: BTreeMap::new(),
@@ -261,11 +282,7 @@ impl Run {
                     let busy = self.downloads.iter().filter(|(_, d)| d.torrent.is_some());
                     let busy: Vec<_> = busy.map(|(id, _)| *id).collect();
                     let Some(id) = self.rng.pick(&busy).copied() else { continue };
-                    self.world.kill(id);
-                    if let Some(download) = self.downloads.get_mut(&id) {
-                        download.torrent = None;
-                        download.finished = None;
-                    }
+                    self.end(id, self.options.crash);
                     self.plans.insert((at + CRASH_TIME, number), Plan::Return(id));
                 }
                 Plan::Return(id) => {
@@ -284,8 +301,24 @@ impl Run {
         self.add(id, add, disk)
     }
 
+    // The process ends; of its disk is left what `loss` leaves.
+    fn end(&mut self, id: HostId, loss: Option<Loss>) {
+        let Some(download) = self.downloads.get_mut(&id) else { return };
+        let torrent = download.torrent.take();
+        download.finished = None;
+        let disk = self.world.command(id, |client, _| torrent.and_then(|t| client.take_disk(t)));
+        if let (Some(loss), Some(disk)) = (loss, disk.flatten()) {
+            self.remains.insert(id, disk.after(loss));
+        }
+        self.world.kill(id);
+    }
+
     fn begin(&mut self, id: HostId) {
-        let disk = MemoryDisk::new(DiskFaults::default(), self.rng.fork());
+        let is_new = !self.downloads.contains_key(&id);
+        let is_faulty = is_new && self.downloads.len() < self.options.faulty as usize;
+        let faults = if is_faulty { self.options.faults } else { DiskFaults::default() };
+        let remains = self.remains.remove(&id);
+        let disk = remains.unwrap_or_else(|| MemoryDisk::new(faults, self.rng.fork()));
         let torrent = self.add(id, AddTorrent::new(self.info_hash()), disk);
         let download = Download { torrent, began: self.world.now(), finished: None };
         self.downloads.insert(id, download);
@@ -328,6 +361,15 @@ impl Run {
             let is_liar = self.liars.iter().any(|liar| liar.ip() == addr.ip());
             self.report.liars_banned += usize::from(is_liar);
             self.report.honest_banned += usize::from(!is_liar);
+            if is_liar {
+                self.convicted.insert(addr.ip());
+            }
+        }
+        if matches!(event, swarm::Event::Failed(_)) && self.downloads.contains_key(&host) {
+            // Whoever runs it is told, mends the disk, and runs it again.
+            self.report.disk_failures += 1;
+            self.end(host, Some(Loss::Kill));
+            self.plans.insert((at + CRASH_TIME, u32::MAX - host.0), Plan::Return(host));
         }
         let Some(download) = self.downloads.get_mut(&host) else { return };
         if matches!(event, swarm::Event::MetadataReady { .. }) {
@@ -345,7 +387,9 @@ impl Run {
         for (id, download) in &self.downloads {
             let client = self.world.core(*id);
             let (Some(client), Some(torrent)) = (client, download.torrent) else { continue };
-            let content = client.disk(torrent).and_then(MemoryDisk::content);
+            let disk = client.disk(torrent);
+            self.report.refetched += disk.map_or(0, MemoryDisk::refetched);
+            let content = disk.and_then(MemoryDisk::content);
             self.report.finished += usize::from(download.finished.is_some());
             let is_right = content.is_some_and(|content| content == self.content);
             self.report.verified += usize::from(is_right);
@@ -361,6 +405,7 @@ impl Run {
         let seeder = self.world.core(self.seeder.0).zip(self.seeder.1);
         let seeder = seeder.and_then(|(client, torrent)| client.engine().torrent(torrent));
         self.report.seeder_sent = seeder.map_or(0, |torrent| torrent.status(now).uploaded);
+        self.report.liars_convicted = self.convicted.len();
         self.report.counts = self.world.counts();
         self.report.time = now;
         self.report.trace = self.world.trace().hash();
@@ -380,7 +425,10 @@ fn empty_report(options: Options) -> Report {
         seeder_sent: 0,
         wasted: 0,
         hash_failures: 0,
+        disk_failures: 0,
+        refetched: 0,
         liars_banned: 0,
+        liars_convicted: 0,
         honest_banned: 0,
         counts: Counts::default(),
         time: Instant::ZERO,

@@ -3,6 +3,7 @@ use std::time::Duration;
 use super::downloads;
 use super::lookups::{self, Options, Round};
 use crate::sim::churn::ChurnRates;
+use crate::sim::disk::{DiskFaults, Loss};
 
 // The options come first, with their seed: a panic in the middle of a run is replayed by them.
 fn run_lookups(options: Options) -> lookups::Report {
@@ -97,6 +98,55 @@ fn liars_are_banned_and_everybody_else_completes() {
     let report = run_downloads(options);
     assert_all_verified(&report);
     assert!(report.hash_failures > 0 && report.liars_banned > 0, "they lied: {report}");
+}
+
+// Ten honest clients, ten liars who spoil every tenth block they send.
+#[test]
+fn half_of_a_swarm_that_spoils_blocks_is_banned_and_nobody_else() {
+    let mut options = downloads::Options::new(40, 9);
+    (options.liars, options.lie_rate) = (10, 0.1);
+    options.size = 8 << 20;
+    let report = run_downloads(options);
+    assert_all_verified(&report);
+    assert!(report.hash_failures > 0, "{report}");
+    assert_eq!(report.liars_convicted, 10, "all of them, and nobody else: {report}");
+}
+
+// Whoever was killed finds all that it had, whoever lost its power what it had recorded; nobody
+// fetches that again, and no piece that came to harm is taken for good.
+#[test]
+fn killed_and_powerless_downloaders_go_on_where_their_disks_stand() {
+    for (seed, crash) in [(50, Loss::Kill), (51, Loss::PowerCut), (52, Loss::PowerCut)] {
+        let mut options = downloads::Options::new(seed, 4);
+        (options.crashes, options.crash) = (12, Some(crash));
+        options.size = 12 << 20;
+        options.seeder_line.up = Some(600_000);
+        let report = run_downloads(options);
+        assert_all_verified(&report);
+        assert_eq!((report.refetched, report.hash_failures), (0, 0), "{report}");
+    }
+}
+
+// Every kind of trouble that a disk makes: the download ends with a word, and the next one on a
+// disk that works has the right bytes.
+#[test]
+fn downloads_whose_disks_fail_are_completed_on_disks_that_work() {
+    let cases = [
+        ("full", DiskFaults { writes_max: Some(70), ..DiskFaults::default() }),
+        ("EIO", DiskFaults { write_fails: 0.02, ..DiskFaults::default() }),
+        ("truncated", DiskFaults { truncated_after: Some(90), ..DiskFaults::default() }),
+        ("reads fail", DiskFaults { read_fails: 0.2, ..DiskFaults::default() }),
+    ];
+    for (seed, (what, faults)) in (60..).zip(cases) {
+        let mut options = downloads::Options::new(seed, 5);
+        (options.faulty, options.faults) = (3, faults);
+        let report = run_downloads(options);
+        assert_all_verified(&report);
+        let failed = if what == "reads fail" { 0 } else { 3 };
+        assert_eq!(report.disk_failures, failed, "{what}: {report}");
+        // What somebody cut off has to come again; nothing else has.
+        assert_eq!(report.refetched > 0, what == "truncated", "{what}: {report}");
+    }
 }
 
 // Peers that unchoke and then send nothing cost a few seconds, not the download.
