@@ -155,6 +155,12 @@ impl TokenBucket {
         self.tokens / f64::from(burst.max(1))
     }
 
+    /// Has it been left alone for so long that it is full again, and so like a new one?
+    pub fn is_full(&self, now: Instant, rate: u32, burst: u32) -> bool {
+        let grown = self.tokens + now.since(self.last).as_secs_f64() * f64::from(rate);
+        grown >= f64::from(burst)
+    }
+
     /// Takes `cost` tokens, whether they are there or not.
     pub fn spend(&mut self, cost: f64) {
         self.tokens -= cost;

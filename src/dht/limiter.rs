@@ -73,7 +73,9 @@ impl Limiter {
     ) -> Room {
         let burst = rate.saturating_mul(BURST_SECS);
         let host = self.hosts.get_or_insert_with(host_key(from), || TokenBucket::full(burst, now));
-        if !host.admit(now, rate, burst) {
+        let is_admitted = host.admit(now, rate, burst);
+        self.forget_quiet(now, rate, burst);
+        if !is_admitted {
             return Room::Nothing;
         }
         let answers = self.answers.fill(now, ANSWERS_RATE, ANSWERS_BURST);
@@ -104,6 +106,18 @@ impl Limiter {
         self.gifts.spend(f64::from(bytes));
         if let Some(meter) = self.meter(now, from) {
             meter.gifts += f32::from(bytes);
+        }
+    }
+
+    // A host that has been quiet for as long as it takes to fill its bucket is like a newcomer: what is
+    // remembered is who asked in the last seconds, not who ever did. Two go for each that comes.
+    fn forget_quiet(&mut self, now: Instant, rate: u32, burst: u32) {
+        for _ in 0..2 {
+            let oldest = self.hosts.oldest();
+            if oldest.is_none_or(|(_, bucket)| !bucket.is_full(now, rate, burst)) {
+                return;
+            }
+            self.hosts.pop_oldest();
         }
     }
 
@@ -311,6 +325,18 @@ mod tests {
             limiter.on_gift(at(n), ip(rng.u32()), 2_000_000_000);
         }
         assert_eq!(limiter.len(), (HOSTS_TRACKED_MAX, METERS));
+    }
+
+    #[test]
+    fn quiet_hosts_are_forgotten_as_others_come() {
+        let mut limiter = limiter();
+        (0..2_000).for_each(|n| _ = limiter.on_query(at(n), ip(0x3000_0000), 50, || false));
+        (0..1_000).for_each(|n| _ = limiter.on_query(at(5_000), ip(n << 16), 50, || false));
+        // The first has two seconds of its rate to make up for, the others next to nothing.
+        (0..400).for_each(|n| _ = limiter.on_query(at(1_000_000), ip(n << 16 | 1), 50, || false));
+        assert_eq!(limiter.len().0, 1 + 1_000 + 400);
+        (0..600).for_each(|n| _ = limiter.on_query(at(3_000_000), ip(n << 16 | 2), 50, || false));
+        assert_eq!(limiter.len().0, 1_401 + 600 - 2 * 600);
     }
 
     #[test]

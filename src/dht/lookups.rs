@@ -139,6 +139,8 @@ impl Node {
         for contact in near.drain(..) {
             lookup.add_contact(contact.id, contact.addr);
         }
+        // A lookup that failed asked for many; idle nodes do not keep the room for them.
+        near.shrink_to(STARTING_CONTACTS);
         self.near = near;
         if self.table.len() < K || failed {
             for hint in self.maintenance.closest_hints(lookup.target) {

@@ -31,6 +31,14 @@ impl Unreachable {
             self.0.get_or_insert_with(addr, || Failures { times: 0, last: now, retried: None });
         failures.times = failures.times.saturating_add(1);
         failures.last = now;
+        // Two go for each that comes, so the long forgotten do not add up.
+        for _ in 0..2 {
+            let oldest = self.0.oldest();
+            if oldest.is_none_or(|(_, failures)| now.since(failures.last) < MEMORY) {
+                return;
+            }
+            self.0.pop_oldest();
+        }
     }
 
     /// `addr` spoke.
@@ -66,6 +74,8 @@ impl Unreachable {
 /// Endpoints remembered; the longest silent is forgotten first.
 const ENDPOINTS_MAX: usize = 2_048;
 const PAUSE: Duration = Duration::from_secs(120);
+/// Twice the longest pause: after that a failure says little.
+const MEMORY: Duration = Duration::from_secs(64 * 60);
 const RETRY_PAUSE: Duration = Duration::from_secs(10 * 60);
 
 #[cfg(test)]
@@ -106,5 +116,16 @@ mod tests {
             dead.on_silent(at(0), SocketAddr::from(([1, 2, 3, 4], n)));
         }
         assert_eq!(dead.0.len(), ENDPOINTS_MAX);
+    }
+
+    #[test]
+    fn old_failures_are_forgotten_as_new_ones_come() {
+        let mut dead = Unreachable::new();
+        let addr = |n: u16| SocketAddr::from(([1, 2, 3, 4], n));
+        (1..=100).for_each(|n| dead.on_silent(at(0), addr(n)));
+        (101..=150).for_each(|n| dead.on_silent(at(64 * 60 - 1), addr(n)));
+        assert_eq!(dead.0.len(), 150, "an hour is not long");
+        (151..=200).for_each(|n| dead.on_silent(at(64 * 60), addr(n)));
+        assert_eq!(dead.0.len(), 100);
     }
 }
