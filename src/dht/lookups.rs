@@ -131,6 +131,10 @@ impl Node {
     // Whom to start from: the closest contacts; with few of them, also those of the last run and
     // the bootstrap nodes. If that was not enough, whoever is in the table, silent or not.
     fn feed(&mut self, now: Instant, lookup: &mut Lookup) {
+        if lookup.own_account && self.table.is_gap(lookup.target) {
+            // Nodes that came together may know each other alone. They are asked first, near or not.
+            self.maintenance.routers().iter().for_each(|router| lookup.add_seed(*router));
+        }
         let mut near = std::mem::take(&mut self.near);
         let failed = lookup.has_failed();
         let count = if failed { CANDIDATES_MAX } else { STARTING_CONTACTS };

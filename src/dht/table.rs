@@ -322,13 +322,29 @@ impl Table {
 
     /// A random key in the bucket that most needs a lookup, if one does.
     pub fn stale_bucket(&self, now: Instant, rng: &mut Rng) -> Option<Key> {
-        let due = |bucket: &Bucket| match bucket.refreshed {
+        let due = |(index, bucket): &(usize, &Bucket)| match bucket.refreshed {
             None => bucket.contacts().len() < K,
+            Some(last) if self.is_gap_at(*index) => now.since(last) >= REFRESH_OF_GAP,
             Some(last) => now.since(last) >= REFRESH,
         };
-        let stale = self.buckets.iter().enumerate().filter(|(_, b)| due(b));
+        let stale = self.buckets.iter().enumerate().filter(due);
         let (index, _) = stale.min_by_key(|(_, b)| b.refreshed)?;
         Some(key_in_bucket(self.own.key(), index, rng))
+    }
+
+    /// Is the part of the key space in which `target` lies one where we know nobody, though somebody
+    /// should be there?
+    pub fn is_gap(&self, target: Key) -> bool {
+        self.is_gap_at(shared_bits(self.own.key(), target))
+    }
+
+    // There are as many nodes in a bucket's part as in all the nearer ones together: that eight are here
+    // and none is there happens once in 256 times.
+    fn is_gap_at(&self, index: usize) -> bool {
+        let is_empty = self.buckets.get(index).is_some_and(|b| b.contacts().is_empty());
+        let mut nearer = self.buckets.iter().skip(index + 1).map(|b| b.contacts().len());
+        is_empty
+            && nearer.try_fold(0, |sum, n| if sum + n < K { Ok(sum + n) } else { Err(()) }).is_err()
     }
 
     /// Our id changed: every contact finds its new place.
@@ -378,6 +394,8 @@ fn key_in_bucket(own: Key, index: usize, rng: &mut Rng) -> Key {
 
 /// BEP 5: a bucket without a change for 15 minutes is refreshed.
 const REFRESH: Duration = Duration::from_secs(15 * 60);
+// Where somebody should be known and nobody is: those who came at the same moment are still apart.
+const REFRESH_OF_GAP: Duration = Duration::from_secs(30);
 // One lost packet is no reason to lose a contact; two are, if somebody waits for the place.
 const FAILURES_WITH_SPARE_MAX: u8 = 2;
 const FAILURES_MAX: u8 = 5;

@@ -23,6 +23,18 @@ fn fifty_nodes_find_each_other_from_one_address() {
 }
 
 #[test]
+fn nodes_that_come_all_at_once_do_not_split_into_halves() {
+    for seed in [81, 82] {
+        let (mut net, addrs) = Net::loopback(seed, 60);
+        net.run(Duration::from_secs(60));
+        for addr in &addrs {
+            let sizes = net.node(*addr).bucket_sizes();
+            assert!(sizes[..2].iter().all(|n| *n >= 4), "seed {seed}: {addr} knows {sizes:?}");
+        }
+    }
+}
+
+#[test]
 fn announce_is_found_by_a_stranger() {
     let (mut net, addrs) = Net::public(3, 50);
     let announce = net.on(addrs[10], |n, now| n.announce(now, HASH, Some(1234)));
