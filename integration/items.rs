@@ -178,10 +178,11 @@ fn nodes_of_libtorrent_count_and_sample_what_we_announce() {
     let (_nodes, addrs) = libtorrent_nodes(&world, NODES);
     let info_hash = InfoHash::new([0x42; 20]);
     let mut seed = Ours::new(&world, &addrs);
-    let lookup = seed.node.announce_as(seed.now(), info_hash, Some(7), true);
+    let how = trackless::dht::Announcement { port: Some(7), seed: true, ..Default::default() };
+    let lookup = seed.node.announce_as(seed.now(), info_hash, how);
     assert!(seed.finish("announce of a seed", lookup).1.announced >= 5);
     let mut peer = Ours::new(&world, &addrs);
-    let lookup = peer.node.announce_as(peer.now(), info_hash, Some(8), false);
+    let lookup = peer.node.announce(peer.now(), info_hash, Some(8));
     assert!(peer.finish("announce of a peer", lookup).1.announced >= 5);
 
     let mut asker = Ours::new(&world, &addrs);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::flows::Priority;
 use super::reachability::Reachability;
 use crate::base::{Distance, InfoHash, NodeId};
 use crate::wire::item::Item;
@@ -161,6 +162,17 @@ pub enum StepKind {
     GivenUp,
     /// An answer no longer counts.
     Dead,
+}
+
+/// How we are announced, and how urgently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Announcement {
+    /// Where we are; `None` for the port from which our datagrams come.
+    pub port: Option<u16>,
+    /// We have the whole torrent (BEP 33).
+    pub seed: bool,
+    /// How urgent it is.
+    pub priority: Priority,
 }
 
 /// What a lookup is for.

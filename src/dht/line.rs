@@ -100,6 +100,14 @@ impl Line {
         self.delayed.first().map(|(until, _)| *until)
     }
 
+    /// Does one of many have to wait? Then no further one should start.
+    pub fn is_crowded(&self) -> bool {
+        let mut many = self.waiting.range((Priority::Bulk, LookupId(0))..);
+        !self.hungry.is_empty()
+            || self.delayed.len() >= CROWD
+            || many.next().is_some_and(|(p, _)| *p == Priority::Bulk)
+    }
+
     /// It is over.
     pub fn forget(&mut self, priority: Priority, lookup: LookupId) {
         self.waiting.remove(&(priority, lookup));
@@ -110,6 +118,8 @@ impl Line {
     }
 }
 
+/// Lookups that wait for the pace of an address: in a small network all of them want the same nodes.
+const CROWD: usize = 16;
 /// Pings of the host that wait; one more is told at once that no answer came.
 const PINGS_WAITING_MAX: usize = 1_024;
 
@@ -134,6 +144,7 @@ mod tests {
         }
         assert!(!line.wait(Priority::Bulk, id(12)));
         assert!(line.wait(Priority::Interactive, id(20)));
+        assert!(line.is_crowded());
         let order: Vec<u64> = std::iter::from_fn(|| {
             let next = line.next()?;
             line.pop(next);
@@ -141,6 +152,10 @@ mod tests {
         })
         .collect();
         assert_eq!(order, [20, 10, 0, 11, 1, 12, 2]);
+        line.wait(Priority::Background, id(1));
+        assert!(!line.is_crowded());
+        line.starve(id(1));
+        assert!(line.is_crowded());
     }
 
     #[test]

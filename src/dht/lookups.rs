@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 
 use super::bucket::K;
-use super::event::{Event, LookupId, LookupKind};
+use super::event::{Announcement, Event, LookupId, LookupKind};
 use super::flows::Priority;
 use super::lookup::{CANDIDATES_MAX, Lookup, Next};
 use super::node::{LookupProgress, Node, Sent};
@@ -28,31 +28,38 @@ impl Node {
         self.start_lookup(now, LookupKind::GetPeers(info_hash), info_hash.key(), false)
     }
 
+    /// The same, with a priority: one of many is looked up a few at a time.
+    pub fn get_peers_at(
+        &mut self,
+        now: Instant,
+        info_hash: InfoHash,
+        priority: Priority,
+    ) -> LookupId {
+        let how = Announcement { priority, ..Announcement::default() };
+        self.start_lookup_as(now, LookupKind::GetPeers(info_hash), info_hash.key(), how)
+    }
+
     /// Finds the peers of a torrent and announces us to the closest nodes: at `port`, or at the
     /// port from which our datagrams come.
     pub fn announce(&mut self, now: Instant, info_hash: InfoHash, port: Option<u16>) -> LookupId {
-        self.announce_as(now, info_hash, port, false)
+        self.announce_as(now, info_hash, Announcement { port, ..Announcement::default() })
     }
 
-    /// The same; `seed` says whether we have the whole torrent (BEP 33).
+    /// The same, with all that can be said about it.
     pub fn announce_as(
         &mut self,
         now: Instant,
         info_hash: InfoHash,
-        port: Option<u16>,
-        seed: bool,
+        mut how: Announcement,
     ) -> LookupId {
-        let port = port.filter(|port| *port != 0);
-        self.store_own(now, info_hash, port.unwrap_or_else(|| self.own_port()), seed);
-        let id = LookupId(self.name());
-        let mut lookup = Lookup::new(now, LookupKind::Announce(info_hash), info_hash.key(), false);
-        (lookup.port, lookup.seed) = (port, seed);
-        self.begin_lookup(now, id, lookup);
-        id
+        how.port = how.port.filter(|port| *port != 0);
+        self.store_own(now, info_hash, how.port.unwrap_or_else(|| self.own_port()), how.seed);
+        self.start_lookup_as(now, LookupKind::Announce(info_hash), info_hash.key(), how)
     }
 
     /// Ends a lookup without a word.
     pub fn cancel(&mut self, lookup: LookupId) {
+        self.bulk.forget(lookup);
         self.traces.end(lookup);
         if let Some(ended) = self.lookups.remove(&lookup) {
             self.line.forget(ended.priority, lookup);
@@ -61,6 +68,11 @@ impl Node {
 
     /// How a lookup is doing; `None` if it is over.
     pub fn lookup_progress(&self, lookup: LookupId) -> Option<LookupProgress> {
+        if self.bulk.is_waiting(lookup) {
+            // Where nobody is known there is nothing to wait for.
+            let held = self.table.len() > 0;
+            return Some(LookupProgress { held, ..LookupProgress::default() });
+        }
         let lookup = self.lookups.get(&lookup)?;
         let (asked, answered, peers) = lookup.progress();
         Some(LookupProgress { asked, answered, peers, held: lookup.is_held_back() })
@@ -128,8 +140,9 @@ impl Node {
         !self.config.enforce_node_ids || is_valid_id(id, addr.ip())
     }
 
-    // Whom to start from: the closest contacts; with few of them, also those of the last run and
-    // the bootstrap nodes. If that was not enough, whoever is in the table, silent or not.
+    // Whom to start from: the closest contacts, and the closest that answered other lookups; with few
+    // of them, also those of the last run and the bootstrap nodes. If that was not enough, whoever is
+    // in the table, silent or not.
     fn feed(&mut self, now: Instant, lookup: &mut Lookup) {
         if lookup.own_account && self.table.is_gap(lookup.target) {
             // Nodes that came together may know each other alone. They are asked first, near or not.
@@ -146,6 +159,11 @@ impl Node {
         // A lookup that failed asked for many; idle nodes do not keep the room for them.
         near.shrink_to(STARTING_CONTACTS);
         self.near = near;
+        for (id, addr) in self.closest.closest(now, lookup.target, STARTING_ANSWERERS) {
+            if self.is_acceptable(id, &addr) && !self.unreachable.has(now, &addr) {
+                lookup.add_contact(id, addr);
+            }
+        }
         if self.table.len() < K || failed {
             for hint in self.maintenance.closest_hints(lookup.target) {
                 if self.is_acceptable(hint.id, &hint.addr) {
@@ -239,6 +257,7 @@ impl Node {
     fn finish(&mut self, now: Instant, id: LookupId, lookup: &Lookup) {
         self.traces.end(id);
         self.line.forget(lookup.priority, id);
+        self.bulk.forget(id);
         let report = lookup.report(now);
         self.size.on_lookup(&lookup.spread(), report.asked, report.answered);
         self.stats.crowded_lookups += u64::from(report.crowd > 0);
@@ -275,6 +294,7 @@ impl Node {
         from: &SocketAddr,
         reply: &Reply<'_>,
     ) {
+        self.closest.on_answer(now, reply.id, *from);
         let Some(mut lookup) = self.lookups.remove(&id) else { return };
         let informant = lookup.on_reply(from, reply.id, reply.token);
         let contacts = reply.contacts(self.config.family).filter(|(id, addr)| {
@@ -356,3 +376,5 @@ impl Node {
 
 // 24 = eight results of a warm table, and as many again twice over for those that are gone.
 const STARTING_CONTACTS: usize = 24;
+// Where the same target was looked up before: as many as it ended with.
+const STARTING_ANSWERERS: usize = K;

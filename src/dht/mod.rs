@@ -3,6 +3,8 @@
 
 mod beside;
 mod bucket;
+mod bulk;
+mod closest_cache;
 mod config;
 mod density;
 mod errands;
@@ -38,8 +40,8 @@ mod tests;
 pub use crate::wire::item::{Item, ItemError, ItemKey, SecretKey, string_value};
 pub use config::{Config, PER_IP_RATE};
 pub use event::{
-    Event, LookupCost, LookupId, LookupKind, LookupReport, Output, PingId, SavedContact, Scrape,
-    Step, StepKind,
+    Announcement, Event, LookupCost, LookupId, LookupKind, LookupReport, Output, PingId,
+    SavedContact, Scrape, Step, StepKind,
 };
 pub use flows::{FLOWS_PER_SECOND, FlowBudget, FlowStats, Priority};
 pub use node::{LookupProgress, Node};

@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
+use super::bulk::Bulk;
+use super::closest_cache::ClosestCache;
 use super::config::Config;
 use super::density::Size;
 use super::event::{Event, LookupId, Output, PingId, SavedContact};
@@ -42,6 +44,8 @@ pub struct Node {
     pub(super) lookup_ends: BTreeSet<(Instant, LookupId)>,
     pub(super) flows: Flows,
     pub(super) line: Line,
+    pub(super) bulk: Bulk,
+    pub(super) closest: ClosestCache,
     pub(super) next_name: u64,
     pub(super) server: Server,
     pub(super) keeper: Keeper,
@@ -105,6 +109,8 @@ impl Node {
             lookup_ends: BTreeSet::new(),
             flows: Flows::new(config.flows_per_second),
             line: Line::default(),
+            bulk: Bulk::default(),
+            closest: ClosestCache::default(),
             next_name: 0,
             server: Server::new(now, config.family, id, &mut rng),
             keeper: Keeper::default(),
@@ -171,6 +177,7 @@ impl Node {
             },
         }
         self.feed_waiting(now);
+        self.feed_bulk(now);
     }
 
     /// The time that `poll_timeout` named has come.
@@ -183,6 +190,7 @@ impl Node {
         self.keep_items(now);
         self.maintain(now);
         self.feed_waiting(now);
+        self.feed_bulk(now);
     }
 
     /// The next thing for the host to do. Drained after every call.
@@ -206,6 +214,9 @@ impl Node {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let queries = self.queries.poll_timeout().unwrap_or(Instant::FAR_FUTURE);
         let lookups = self.lookup_ends.first().map_or(Instant::FAR_FUTURE, |(when, _)| *when);
+        if self.bulk.is_due() {
+            return Some(Instant::ZERO);
+        }
         let waiting = self.waiting_until().unwrap_or(Instant::FAR_FUTURE);
         let kept = self.keeper.poll_timeout().unwrap_or(Instant::FAR_FUTURE);
         Some(queries.min(lookups).min(waiting).min(kept).min(self.maintenance.poll_timeout()))
@@ -331,6 +342,16 @@ impl Node {
         at
     }
 
+    /// Lookups of priority bulk: those that wait for their start, and those under way.
+    pub fn bulk_lookups(&self) -> (usize, usize) {
+        self.bulk.len()
+    }
+
+    /// Nodes remembered because they answered lookups in the last three quarters of an hour.
+    pub fn closest_remembered(&self) -> usize {
+        self.closest.len()
+    }
+
     /// Counters.
     pub fn stats(&self) -> &Stats {
         &self.stats
@@ -426,6 +447,9 @@ impl Node {
         // While the local link is dead, silence says nothing about others.
         if !self.is_link_dead_after(now, pending.sent) {
             self.table.on_failure(now, &pending.to, pending.sent);
+            if let Some(id) = pending.expect {
+                self.closest.on_silent(id, &pending.to);
+            }
         }
         match pending.purpose {
             Purpose::Lookup(lookup) => self.on_lookup_expired(now, lookup, &pending.to),

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::base::Instant;
 use crate::base::addr::{Family, is_private};
 use crate::base::time::soonest;
-use crate::dht::{self, LookupId};
+use crate::dht::{self, Announcement, LookupId};
 use crate::engine::discovery::{Discovery, Need};
 use crate::engine::switchboard::{Asker, Engine};
 use crate::engine::{Event, NodeEvent, Output, SocketId, TorrentId};
@@ -132,7 +132,8 @@ impl Engine {
             let lookup = match port {
                 Some(port) => {
                     let port = (port != n.port).then_some(port);
-                    n.node.announce_as(now, hash, port, seed)
+                    let how = Announcement { port, seed, ..Announcement::default() };
+                    n.node.announce_as(now, hash, how)
                 }
                 None => n.node.get_peers(now, hash),
             };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::net::{Net, public_addr};
 use crate::base::addr::Family;
 use crate::base::{InfoHash, Key};
-use crate::dht::{Event, Item, ItemKey, LookupId, LookupReport, SecretKey};
+use crate::dht::{Announcement, Event, Item, ItemKey, LookupId, LookupReport, SecretKey};
 use crate::wire::bencode::Writer;
 use crate::wire::krpc::{self, Answer, Body, Extra, Message, Method, Query, Signed};
 
@@ -353,7 +353,13 @@ fn count_of_a_torrent_is_the_union_of_what_nodes_say() {
     let (mut net, addrs) = network(82, 60);
     for (n, addr) in addrs.iter().enumerate().take(30) {
         let seed = n % 3 == 0;
-        let lookup = net.on(*addr, |node, now| node.announce_as(now, HASH, Some(7), seed));
+        let lookup = net.on(*addr, |node, now| {
+            node.announce_as(
+                now,
+                HASH,
+                Announcement { port: Some(7), seed, ..Announcement::default() },
+            )
+        });
         net.finish(*addr, lookup);
     }
     let near = closest(&net, HASH.key(), &[addrs[40]]);
@@ -381,7 +387,7 @@ fn count_of_a_torrent_is_the_union_of_what_nodes_say() {
 fn peers_of_a_node_that_cannot_count_are_counted_as_peers() {
     let (mut net, addrs) = network(83, 40);
     for addr in addrs.iter().take(10) {
-        let lookup = net.on(*addr, |node, now| node.announce_as(now, HASH, Some(7), false));
+        let lookup = net.on(*addr, |node, now| node.announce(now, HASH, Some(7)));
         net.finish(*addr, lookup);
     }
     for addr in addrs.iter().filter(|addr| **addr != addrs[30]) {

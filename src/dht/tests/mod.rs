@@ -1,6 +1,7 @@
 //! Claims about whole nodes, in a small virtual network.
 
 mod away;
+mod bulk;
 mod chaos;
 mod claims;
 mod client;

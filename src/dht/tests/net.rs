@@ -296,8 +296,8 @@ impl Net {
 
 /// Public addresses, each in a /16 of its own.
 pub(super) fn public_addr(n: usize) -> SocketAddr {
-    let n = u8::try_from(n % 250).unwrap();
-    SocketAddr::from(([20 + n / 25, n, 7, 7], 6881))
+    let [a, b] = [20 + n / 25, n % 250].map(|octet| u8::try_from(octet).unwrap());
+    SocketAddr::from(([a, b, 7, 7], 6881))
 }
 
 pub(super) fn loopback_addr(n: u16) -> SocketAddr {
