@@ -49,6 +49,10 @@ struct Offers {
     moved_at: Instant,
     /// Nothing was found for it: the search rests until then.
     dry_until: Instant,
+    /// Pieces that were sent to it whole,
+    taken: u32,
+    /// and those that it was told and did not want.
+    unwanted: u32,
 }
 
 impl SuperSeed {
@@ -70,8 +74,16 @@ impl SuperSeed {
     pub fn add_peer(&mut self, now: Instant, conn: ConnId) {
         let told = Bitfield::none(self.geometry.pieces);
         let room = pieces_in(START_BYTES, self.geometry.piece_len);
-        let (open, sent) = (Vec::new(), BTreeSet::new());
-        let offers = Offers { told, open, sent, room, moved_at: now, dry_until: now };
+        let offers = Offers {
+            told,
+            open: Vec::new(),
+            sent: BTreeSet::new(),
+            room,
+            moved_at: now,
+            dry_until: now,
+            taken: 0,
+            unwanted: 0,
+        };
         self.peers.insert(conn, offers);
     }
 
@@ -87,7 +99,12 @@ impl SuperSeed {
         }
         let Some(offers) = self.peers.remove(&conn) else { return };
         offers.sent.iter().for_each(|piece| self.lose(*piece));
-        for (piece, _) in offers.open {
+        self.give_back(offers.open);
+    }
+
+    // What one peer does not take is for another to be told, before everything else.
+    fn give_back(&mut self, open: Vec<(u32, u32)>) {
+        for (piece, _) in open {
             let Some(state) = usize::try_from(piece).ok().and_then(|p| self.pieces.get_mut(p))
             else {
                 continue;
@@ -101,6 +118,21 @@ impl SuperSeed {
                 }
             }
         }
+    }
+
+    /// A peer wants nothing of what it was told; it had `patience` to say so. True if that was so
+    /// too often: whoever has chosen some of the files has to see everything to find its own.
+    pub fn on_unwanted(&mut self, now: Instant, conn: ConnId, patience: Duration) -> bool {
+        let Some(offers) = self.peers.get_mut(&conn) else { return false };
+        if offers.open.is_empty() || now.since(offers.moved_at) < patience {
+            return false;
+        }
+        let open = std::mem::take(&mut offers.open);
+        offers.unwanted += u32::try_from(open.len()).unwrap_or(u32::MAX);
+        let is_choosy =
+            offers.unwanted >= UNWANTED_MAX && offers.unwanted > offers.taken / UNWANTED_MAX;
+        self.give_back(open);
+        is_choosy
     }
 
     /// A peer named the set of its pieces; `before` is the set it named earlier.
@@ -141,15 +173,18 @@ impl SuperSeed {
             return false;
         }
         offers.close(now, piece);
+        offers.taken += 1;
         offers.sent.insert(piece);
         self.gain(piece);
         true
     }
 
-    /// The first piece for a peer that is not served yet: it has to want something of us.
+    /// A piece for a peer that is not served yet: it has to want something of us.
     pub fn bait(&mut self, now: Instant, conn: ConnId, theirs: Option<&Bitfield>) -> Option<u32> {
-        let is_new = self.peers.get(&conn).is_some_and(|offers| offers.told.is_none());
-        if is_new { self.choose(now, conn, theirs) } else { None }
+        let offers = self.peers.get(&conn)?;
+        // Two where one was not wanted.
+        let baits = if offers.unwanted == 0 { 1 } else { 2 };
+        if offers.open.len() < baits { self.choose(now, conn, theirs) } else { None }
     }
 
     /// The next piece to tell a peer that is served, if it has room for one. `rate`: bytes a
@@ -274,6 +309,9 @@ const SPREAD_TIME_ALONE: Duration = Duration::from_secs(1);
 const COPIED_LATELY: Duration = Duration::from_secs(2);
 /// A peer that takes nothing for this long is told of other pieces.
 const STUCK_TIME: Duration = Duration::from_secs(2);
+/// Pieces that a peer did not want, before it sees everything: one, and two, if it took none; and
+/// then as many as a third of those that it took.
+const UNWANTED_MAX: u32 = 3;
 /// A search that found nothing is done again after this time, and a microsecond for each piece:
 /// it takes a few nanoseconds for each.
 const DRY_TIME: Duration = Duration::from_millis(100);
@@ -284,6 +322,7 @@ mod tests {
 
     const A: ConnId = ConnId(1);
     const B: ConnId = ConnId(2);
+    const PATIENCE: Duration = Duration::from_millis(300);
 
     fn seed(pieces: u32) -> SuperSeed {
         let geometry = Geometry { pieces, piece_len: 1 << 19, last_len: 5 };
@@ -294,7 +333,11 @@ mod tests {
     }
 
     fn drain(seed: &mut SuperSeed, now: Instant, conn: ConnId) -> Vec<u32> {
-        std::iter::from_fn(|| seed.next(now, conn, None, 0)).collect()
+        drain_at(seed, now, conn, 0)
+    }
+
+    fn drain_at(seed: &mut SuperSeed, now: Instant, conn: ConnId, rate: u64) -> Vec<u32> {
+        std::iter::from_fn(|| seed.next(now, conn, None, rate)).collect()
     }
 
     #[test]
@@ -384,6 +427,32 @@ mod tests {
         assert_eq!(seed.bait(now, A, None), None);
         assert_eq!(seed.untold(A).unwrap().count(), 19);
         assert!(seed.untold(ConnId(9)).is_none());
+    }
+
+    #[test]
+    fn peer_that_wants_nothing_of_what_it_is_told_is_choosy() {
+        let (mut seed, now) = (seed(100), Instant::ZERO);
+        let bait = seed.bait(now, A, None).unwrap();
+        assert!(!seed.on_unwanted(now + PATIENCE / 2, A, PATIENCE));
+        assert!(!seed.on_unwanted(now + PATIENCE, A, PATIENCE), "the next one may be of use");
+        assert_eq!(seed.bait(now + PATIENCE, B, None), Some(bait), "nobody else was told of it");
+        let two: Vec<_> =
+            std::iter::from_fn(|| seed.bait(now + PATIENCE, A, None)).take(9).collect();
+        assert_eq!(two.len(), 2);
+        assert!(seed.on_unwanted(now + 2 * PATIENCE, A, PATIENCE));
+        // Who has taken enough is not choosy because of a few.
+        let mut now = now + PATIENCE;
+        for _ in 0..12 {
+            seed.next(now, B, None, 1);
+            let piece = seed.peers[&B].open[0].0;
+            assert!(seed.on_sent(now, B, piece, 1 << 19));
+        }
+        for _ in 0..2 {
+            drain_at(&mut seed, now, B, 1);
+            now += PATIENCE;
+            assert!(!seed.on_unwanted(now, B, PATIENCE));
+        }
+        assert!(!seed.on_unwanted(now, ConnId(9), PATIENCE), "it is told everything anyway");
     }
 
     #[test]

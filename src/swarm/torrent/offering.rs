@@ -1,6 +1,9 @@
 //! What we tell peers that we have: everything, or as a lone seed a few pieces to each (BEP 16).
 
+use std::time::Duration;
+
 use super::Torrent;
+use super::connections::Peer;
 use crate::base::{Instant, PeerId};
 use crate::peer::ConnId;
 use crate::swarm::Phase;
@@ -45,9 +48,9 @@ impl Torrent {
         }
         let theirs = peer.conn.pieces();
         let mut pieces = Vec::new();
-        if peer.conn.is_choking() {
-            pieces.extend(super_seed.bait(now, conn, theirs));
-        } else {
+        if !peer.conn.is_peer_interested() {
+            pieces.extend(std::iter::from_fn(|| super_seed.bait(now, conn, theirs)));
+        } else if !peer.conn.is_choking() {
             let rate = peer.conn.upload.per_second();
             pieces.extend(std::iter::from_fn(|| super_seed.next(now, conn, theirs, rate)));
         }
@@ -57,9 +60,18 @@ impl Torrent {
 
     /// A few times a second: rates have changed, and pieces have had time to spread.
     pub(super) fn tend_offers(&mut self, now: Instant) {
-        if self.super_seed.is_some() {
-            self.conns().into_iter().for_each(|conn| self.offer(now, conn));
+        let Some(super_seed) = &mut self.super_seed else { return };
+        let is_served = |peer: &Peer| !peer.conn.is_choking() && peer.conn.is_peer_interested();
+        // What we say waits behind the blocks that we send.
+        let patience = if self.peers.values().any(is_served) { PATIENCE_BUSY } else { PATIENCE };
+        let mut choosy = Vec::new();
+        for (conn, peer) in &self.peers {
+            if !peer.conn.is_peer_interested() && super_seed.on_unwanted(now, *conn, patience) {
+                choosy.push(*conn);
+            }
         }
+        choosy.into_iter().for_each(|conn| self.show_everything(conn));
+        self.conns().into_iter().for_each(|conn| self.offer(now, conn));
     }
 
     /// A peer named its pieces. A second seed means that we are not needed so badly.
@@ -83,17 +95,25 @@ impl Torrent {
 
     /// Tells everybody of everything.
     pub(super) fn end_super_seeding(&mut self) {
-        let Some(super_seed) = self.super_seed.take() else { return };
-        for conn in self.conns() {
-            let Some(peer) = self.peers.get_mut(&conn).filter(|p| p.conn.is_open()) else {
-                continue;
-            };
-            if let Some(untold) = super_seed.untold(conn) {
-                untold.for_each(|piece| peer.conn.say_have(piece));
-                peer.conn.say_upload_only(true);
-            }
-            self.mark(conn);
+        self.conns().into_iter().for_each(|conn| self.show_everything(conn));
+        self.super_seed = None;
+    }
+
+    // From now on this peer sees a seed like any other.
+    fn show_everything(&mut self, conn: ConnId) {
+        let (Some(super_seed), Some(peer)) = (&mut self.super_seed, self.peers.get_mut(&conn))
+        else {
+            return;
+        };
+        if !peer.conn.is_open() {
+            return;
         }
+        if let Some(untold) = super_seed.untold(conn) {
+            untold.for_each(|piece| peer.conn.say_have(piece));
+            peer.conn.say_upload_only(true);
+        }
+        super_seed.remove_peer(conn, None);
+        self.mark(conn);
     }
 }
 
@@ -101,3 +121,8 @@ impl Torrent {
 /// (BEP 20): ourselves, and clients on libtorrent. aria2, rqbit and Transmission stood still with
 /// it when tried: they see everything, and take what they like.
 const COPING_CLIENTS: [&[u8]; 4] = [b"-TK", b"-LT", b"-qB", b"-DE"];
+
+/// A peer that is told of a piece and wants it says so sooner, unless it is very far away,
+const PATIENCE: Duration = Duration::from_millis(300);
+/// or its line or ours is full.
+const PATIENCE_BUSY: Duration = Duration::from_secs(3);

@@ -303,13 +303,8 @@ fn lone_seed_sends_one_copy_and_a_second_seed_ends_that() {
     let mut w = World::new(Sample::new(6_000_000, 32_768));
     let mut config = w.config();
     config.super_seeding = true;
-    // Only clients that cope with it are treated so.
-    let leech = |w: &mut World, n: u8| {
-        let mut id = [n; 20];
-        id[..3].copy_from_slice(b"-TK");
-        let config = Config { peer_id: PeerId::new(id), ..w.config() };
-        w.add(config, None, None)
-    };
+    let leech =
+        |w: &mut World, n: u8| w.add(Config { peer_id: coping(n), ..w.config() }, None, None);
     let all = Bitfield::all(w.sample.layout.piece_count());
     let seed = w.add(config.clone(), Some(w.sample.info.clone()), Some(all));
     w.set_rate(seed, 1e6);
@@ -333,4 +328,27 @@ fn lone_seed_sends_one_copy_and_a_second_seed_ends_that() {
     let sees_all =
         |w: &World| w.hosts[late].torrent.peers().iter().any(|peer| peer.pieces_have == pieces);
     assert!(w.run(secs(1), sees_all));
+}
+
+// Only clients that cope with a super-seed are treated so.
+fn coping(n: u8) -> PeerId {
+    let mut id = [n; 20];
+    id[..3].copy_from_slice(b"-TK");
+    PeerId::new(id)
+}
+
+#[test]
+fn whoever_wants_few_of_the_pieces_of_a_lone_seed_gets_them_soon() {
+    let mut w = World::new(Sample::new(6_000_000, 16_384));
+    let mut config = w.config();
+    config.super_seeding = true;
+    let all = Bitfield::all(w.sample.layout.piece_count());
+    let seed = w.add(config, Some(w.sample.info.clone()), Some(all));
+    for n in 11..19 {
+        let config =
+            Config { peer_id: coping(n), wanted: Some(vec![n % 2 == 0, n % 2 == 1]), ..w.config() };
+        let leech = w.add(config, None, None);
+        w.introduce(leech, &[seed]);
+        assert!(w.run(secs(8), |w| w.is_finished(leech)), "{n}");
+    }
 }
