@@ -3,6 +3,7 @@
 
 pub mod addr;
 pub mod bounded;
+pub mod budget;
 pub mod datagrams;
 pub mod hash;
 pub mod id;

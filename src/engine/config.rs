@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+use crate::base::budget::RateLimits;
 use crate::base::{InfoHash, NodeId, PeerId};
 use crate::engine::SocketId;
 
@@ -20,6 +21,8 @@ pub struct Config {
     pub connections_max: usize,
     /// Dials under way at once, over all torrents.
     pub half_open_max: usize,
+    /// How fast payload of all torrents together may flow.
+    pub limits: RateLimits,
 }
 
 impl Config {
@@ -31,6 +34,7 @@ impl Config {
             listen_port: None,
             connections_max: 500,
             half_open_max: 100,
+            limits: RateLimits::default(),
         }
     }
 }
@@ -73,6 +77,10 @@ pub struct AddTorrent {
     pub discover: bool,
     /// Connections of this torrent, dialled and accepted.
     pub connections_max: usize,
+    /// How fast its payload may flow.
+    pub limits: RateLimits,
+    /// Only look what is there; [`Engine::resume`](crate::engine::Engine::resume) starts it.
+    pub paused: bool,
 }
 
 impl AddTorrent {
@@ -88,6 +96,8 @@ impl AddTorrent {
             super_seeding: true,
             discover: true,
             connections_max: 100,
+            limits: RateLimits::default(),
+            paused: false,
         }
     }
 }

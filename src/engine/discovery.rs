@@ -135,6 +135,11 @@ impl Discovery {
         &self.running
     }
 
+    /// Nothing is looked for until [`Discovery::hurry`]: the first lookup is not due.
+    pub(super) fn resting() -> Self {
+        Self::default()
+    }
+
     /// Stop looking; the running lookups are returned, to be cancelled.
     pub(super) fn stop(&mut self) -> Vec<(SocketId, LookupId)> {
         self.next_at = None;

@@ -10,6 +10,7 @@ mod connections;
 mod discovery;
 mod event;
 mod outputs;
+mod sharing;
 mod switchboard;
 
 #[cfg(test)]

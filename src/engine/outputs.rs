@@ -22,7 +22,9 @@ impl Engine {
         act: impl FnOnce(&mut Torrent),
     ) {
         let Some(slot) = self.torrents.get_mut(&id) else { return };
+        slot.torrent.lend(self.sharing.budgets());
         act(&mut slot.torrent);
+        self.sharing.take_back(id, &slot.torrent);
         let mut closed = false;
         while let Some(output) = self.torrents.get_mut(&id).and_then(|s| s.torrent.poll_output()) {
             closed |= matches!(output, swarm::Output::Close { .. });
@@ -108,10 +110,15 @@ impl Engine {
     fn end_discovery(&mut self, id: TorrentId) {
         let Some(slot) = self.torrents.get_mut(&id) else { return };
         let Some(mut discovery) = slot.discovery.take() else { return };
-        for (socket, lookup) in discovery.stop() {
-            self.lookups.remove(&(socket, lookup));
-            if let Some(node) = self.nodes.iter_mut().find(|s| s.socket == socket) {
-                node.node.cancel(lookup);
+        self.cancel_lookups(&discovery.stop());
+    }
+
+    // Nobody waits for these any more.
+    pub(super) fn cancel_lookups(&mut self, running: &[(SocketId, LookupId)]) {
+        for (socket, lookup) in running {
+            self.lookups.remove(&(*socket, *lookup));
+            if let Some(slot) = self.nodes.iter_mut().find(|s| s.socket == *socket) {
+                slot.node.cancel(*lookup);
             }
         }
     }
@@ -244,7 +251,8 @@ impl Engine {
             .torrents
             .iter()
             .filter(|(_, s)| {
-                s.discovery.as_ref().is_some_and(|d| s.torrent.is_lonely() || d.is_thin())
+                let needs = |d: &Discovery| s.torrent.is_lonely() || d.is_thin();
+                !s.torrent.is_paused() && s.discovery.as_ref().is_some_and(needs)
             })
             .map(|(id, _)| *id)
             .collect();

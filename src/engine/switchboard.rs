@@ -14,6 +14,7 @@ use crate::base::{InfoHash, Instant, Rng, Seed};
 use crate::dht::{LookupId, Node, PingId};
 use crate::engine::connections::{Connections, Owner};
 use crate::engine::discovery::{Discovery, DiscoveryStatus};
+use crate::engine::sharing::Sharing;
 use crate::engine::{AddError, AddTorrent, CommandId, Config, Output, SocketId, TorrentId};
 use crate::peer::{CloseReason, ConnId, Misbehavior};
 use crate::swarm::{self, DialError, DiskEvent, PeerSource, Torrent};
@@ -33,6 +34,7 @@ pub struct Engine {
     // Where we are reached, as far as known: never dialled, and the reference of BEP 40.
     pub(super) own_addrs: Vec<SocketAddr>,
     pub(super) connections: Connections,
+    pub(super) sharing: Sharing,
     pub(super) lookups: BTreeMap<(SocketId, LookupId), Asker>,
     pub(super) pings: BTreeMap<(SocketId, PingId), CommandId>,
     pub(super) outputs: VecDeque<Output>,
@@ -79,6 +81,7 @@ impl Engine {
         let nodes = nodes.collect();
         let connections = Connections::new(config.connections_max, config.half_open_max);
         let mut engine = Engine {
+            sharing: Sharing::new(config.limits, now),
             config,
             rng,
             nodes,
@@ -117,7 +120,8 @@ impl Engine {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let nodes = self.nodes.iter().filter_map(|s| s.node.poll_timeout()).min();
         let torrents = self.wakes.first().map(|(at, _)| *at);
-        soonest(soonest(nodes, torrents), self.connections.poll_timeout())
+        let hosts = soonest(self.connections.poll_timeout(), self.sharing.poll_timeout());
+        soonest(soonest(nodes, torrents), hosts)
     }
 
     /// Time has passed.
@@ -137,6 +141,7 @@ impl Engine {
         for id in due {
             self.with_torrent(now, id, |t| t.handle_timeout(now));
         }
+        self.hand_out(now);
     }
 
     // ---- datagrams ----
@@ -237,13 +242,18 @@ impl Engine {
             sequential: add.sequential,
             metadata_only: add.metadata_only,
             super_seeding: add.super_seeding,
+            limits: add.limits,
+            paused: add.paused,
             ..swarm::Config::new(self.config.peer_id)
         };
         let torrent = Torrent::new(config, add.info_hash, add.info, self.rng.fork(), now);
         let slot = Slot {
             torrent,
             info_hash: add.info_hash,
-            discovery: discover.then(|| Discovery::start(now)),
+            discovery: discover.then(|| match add.paused {
+                true => Discovery::resting(),
+                false => Discovery::start(now),
+            }),
             announces: self.config.listen_port.is_some() && !add.metadata_only,
             wake: None,
         };
@@ -262,20 +272,33 @@ impl Engine {
         self.with_torrent(now, id, |t| t.stop(now));
         let Some(mut slot) = self.torrents.remove(&id) else { return };
         self.by_hash.remove(&slot.info_hash);
+        self.sharing.forget(id);
         if let Some(at) = slot.wake {
             self.wakes.remove(&(at, id));
         }
         let running = slot.discovery.as_mut().map(Discovery::stop).unwrap_or_default();
-        for (socket, lookup) in running {
-            self.lookups.remove(&(socket, lookup));
-            if let Some(slot) = self.nodes.iter_mut().find(|s| s.socket == socket) {
-                slot.node.cancel(lookup);
-            }
-        }
+        self.cancel_lookups(&running);
         for conn in self.connections.forget(id) {
             self.close(conn, CloseReason::Stopped);
         }
         self.start_dials();
+    }
+
+    /// Lets go of a torrent's connections, and asks the DHT for it no more, until it is resumed.
+    pub fn pause(&mut self, now: Instant, id: TorrentId) {
+        self.with_torrent(now, id, |t| t.pause(now));
+        let discovery = self.torrents.get_mut(&id).and_then(|s| s.discovery.as_mut());
+        let running = discovery.map(Discovery::stop).unwrap_or_default();
+        self.cancel_lookups(&running);
+        self.note_wake(id);
+    }
+
+    /// Goes on with a torrent that was paused.
+    pub fn resume(&mut self, now: Instant, id: TorrentId) {
+        if let Some(slot) = self.torrents.get_mut(&id).filter(|s| s.torrent.is_paused()) {
+            slot.discovery.iter_mut().for_each(|d| d.hurry(now));
+            self.with_torrent(now, id, |t| t.resume(now));
+        }
     }
 
     /// More peers to try at once.

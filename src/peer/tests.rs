@@ -135,7 +135,7 @@ fn reads_stop_while_the_peer_does_not_take_what_it_asked() {
         conn.serve(block(n / 4 % 9, n % 4));
     }
     let mut bytes = 0;
-    while let Some(span) = conn.next_read() {
+    while let Some(span) = conn.next_read(usize::MAX) {
         for read in conn.uploads.on_read(span.piece, span.begin).unwrap() {
             conn.block_head(now, &read);
             bytes += read.len as usize;
@@ -144,7 +144,7 @@ fn reads_stop_while_the_peer_does_not_take_what_it_asked() {
     assert!((128 << 10..(1 << 20) + (256 << 10)).contains(&bytes), "{bytes}");
     assert_eq!(conn.upload.total(), 0);
     conn.handle_sent(now, 64 << 10);
-    assert!(conn.next_read().is_some());
+    assert!(conn.next_read(usize::MAX).is_some());
     assert!(conn.upload.total() > 60 << 10);
 }
 
@@ -361,7 +361,7 @@ proptest! {
                 Ok(_) => {}
                 Err(_) => break,
             }
-            while conn.next_read().is_some() {}
+            while conn.next_read(usize::MAX).is_some() {}
             let _ = (conn.tick(now), conn.take_output(now));
         }
         let _ = conn.set_geometry(GEOMETRY);

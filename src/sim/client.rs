@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use super::disk::MemoryDisk;
 use super::host::{Effect, Host};
 use crate::base::addr::Family;
+use crate::base::budget::RateLimits;
 use crate::base::time::soonest;
 use crate::base::{Instant, PeerId, Rng, Seed};
 use crate::dht;
@@ -75,6 +76,16 @@ impl Client {
         let id = self.engine.add_torrent(now, add)?;
         self.disks.insert(id, disk);
         Ok(id)
+    }
+
+    /// More peers for a torrent.
+    pub fn add_peers(&mut self, now: Instant, torrent: TorrentId, peers: &[SocketAddr]) {
+        self.engine.add_peers(now, torrent, peers);
+    }
+
+    /// Limits what all its torrents together may send and receive.
+    pub fn set_limits(&mut self, now: Instant, limits: RateLimits) {
+        self.engine.set_limits(now, limits);
     }
 
     /// The storage of a torrent.

@@ -4,6 +4,7 @@
 use crate::base::{Rng, Seed};
 
 pub mod downloads;
+pub mod limits;
 pub mod lookups;
 pub mod network;
 #[cfg(test)]

@@ -283,6 +283,17 @@ impl Candidates {
         self.wait(now, addr, delay);
     }
 
+    /// Whoever waits after a good-bye and not after a failure may be dialled at once.
+    pub fn call_back(&mut self) {
+        let is_good = |addr: &SocketAddr| {
+            let candidate = self.known.get(addr);
+            candidate.is_some_and(|c| c.dial_failures == 0 && c.early_ends == 0)
+        };
+        let parted: Vec<_> =
+            self.waiting.iter().map(|(_, addr)| *addr).filter(|a| is_good(a)).collect();
+        parted.into_iter().for_each(|addr| self.set_state(addr, State::Ready));
+    }
+
     // --- bans ---------------------------------------------------------------------------------
 
     /// Refuses this peer for an hour: by its IP address, or by the endpoint alone where many peers

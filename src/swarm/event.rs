@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::base::budget::RateLimits;
 use crate::base::{InfoHash, PeerId};
 use crate::peer::{CloseReason, ConnId, Misbehavior};
 use crate::swarm::{DiskError, DiskRequest, PieceIndex};
@@ -32,6 +33,10 @@ pub struct Config {
     pub super_seeding: bool,
     /// Stop when the info dictionary is here: the torrent is only being resolved.
     pub metadata_only: bool,
+    /// How fast payload may flow.
+    pub limits: RateLimits,
+    /// Start without connections, as after [`Torrent::pause`](crate::swarm::Torrent::pause).
+    pub paused: bool,
 }
 
 impl Config {
@@ -48,6 +53,8 @@ impl Config {
             sequential: false,
             super_seeding: true,
             metadata_only: false,
+            limits: RateLimits::default(),
+            paused: false,
         }
     }
 }
@@ -184,6 +191,8 @@ pub struct Status {
     pub info_hash: InfoHash,
     /// What it is doing.
     pub phase: Phase,
+    /// It has no connections, by command.
+    pub paused: bool,
     /// From the info dictionary, sanitised.
     pub name: Option<String>,
     /// Bytes wanted; 0 before the metadata.

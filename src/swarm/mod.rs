@@ -11,6 +11,7 @@ mod metadata;
 mod pex;
 pub mod picker;
 mod superseed;
+mod throttle;
 mod torrent;
 
 pub use disk::{DiskError, DiskErrorKind, DiskEvent, DiskRequest, PieceIndex};

@@ -4,7 +4,8 @@
 //! looks what is there) → [`Phase::Downloading`] → [`Phase::Seeding`]. What happens in each is in
 //! the files below this one, by responsibility: `connections` (who is here), `fetching` (the info
 //! dictionary), `downloading`, `uploading`, `offering`
-//! (what we say we have), `gossip` (peer exchange), `status` (for eyes).
+//! (what we say we have), `gossip` (peer exchange), `pacing` (rate limits, and rest), `status` (for
+//! eyes).
 //!
 //! Small messages are collected in each connection and leave when the host asks for output: what
 //! many frames caused goes out as one buffer.
@@ -14,6 +15,7 @@ mod downloading;
 mod fetching;
 mod gossip;
 mod offering;
+mod pacing;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -36,6 +38,7 @@ use crate::swarm::choker::Choker;
 use crate::swarm::layout::Layout;
 use crate::swarm::metadata::MetadataFetch;
 use crate::swarm::superseed::SuperSeed;
+use crate::swarm::throttle::Throttle;
 use crate::swarm::{Config, DialError, DiskEvent, DiskRequest, Event, Output, PeerSource, Phase};
 use crate::wire::handshake::Handshake;
 use crate::wire::metainfo::Info;
@@ -60,6 +63,10 @@ pub struct Torrent {
     content: Option<Content>,
     transfer: Option<Transfer>,
     super_seed: Option<SuperSeed>,
+    down: Throttle,
+    up: Throttle,
+    /// Without connections, by command.
+    paused: bool,
     checking: (u64, u64),
     download: Meter,
     upload: Meter,
@@ -117,6 +124,9 @@ impl Torrent {
             content: None,
             transfer: None,
             super_seed: None,
+            down: Throttle::new(config.limits.down, now),
+            up: Throttle::new(config.limits.up, now),
+            paused: config.paused,
             checking: (0, 0),
             download: Meter::new(now),
             upload: Meter::new(now),
@@ -224,8 +234,8 @@ impl Torrent {
             DiskEvent::Read { conn, piece, begin, block } => {
                 self.on_read(now, conn, piece.get(), begin, &block);
             }
-            DiskEvent::ReadFailed { conn, piece, begin, .. } => {
-                self.on_read_failed(conn, piece.get(), begin);
+            DiskEvent::ReadFailed { conn, piece, begin, len } => {
+                self.on_read_failed(conn, piece.get(), begin, len);
             }
             DiskEvent::Flushed => self.on_flushed(),
             DiskEvent::Failed(error) => {
@@ -243,6 +253,7 @@ impl Torrent {
             self.tick(now);
             self.schedule(now);
         }
+        self.go_on_if_due(now);
         self.dial(now);
     }
 
@@ -294,7 +305,8 @@ impl Torrent {
             return None;
         }
         let dial = self.may_dial().then(|| self.candidates.poll_timeout()).flatten();
-        soonest(self.next_tick, dial.map(|at| at.max(self.now)))
+        let paced = soonest(self.down.poll_timeout(), self.up.poll_timeout());
+        soonest(soonest(self.next_tick, paced), dial.map(|at| at.max(self.now)))
     }
 
     // --- the small steps ----------------------------------------------------------------------

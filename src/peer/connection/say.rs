@@ -179,13 +179,14 @@ impl Connection {
         self.unsent_blocks = blocks;
     }
 
-    /// The next span to read for the peer, if its answers do not pile up.
-    pub fn next_read(&mut self) -> Option<BlockRef> {
+    /// The next span to read for the peer, if its answers do not pile up. With anything `left` to
+    /// send at all it is one block at least.
+    pub fn next_read(&mut self, left: usize) -> Option<BlockRef> {
         let ahead = self.backlog() + self.uploads.reading_bytes();
         // What is ahead cannot be cancelled, and everything said later waits behind it.
         let rate = usize::try_from(self.upload.per_second()).unwrap_or(usize::MAX);
         let limit = (rate / SEND_AHEAD_SHARE).clamp(SEND_AHEAD_MIN, SEND_AHEAD_MAX);
-        let room = limit.checked_sub(ahead).filter(|room| *room > 0)?;
+        let room = limit.checked_sub(ahead).map(|room| room.min(left)).filter(|room| *room > 0)?;
         self.uploads.next_read(room)
     }
 

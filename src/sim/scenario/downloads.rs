@@ -442,8 +442,8 @@ fn new_client(addr: SocketAddr, seed: crate::base::Seed, now: Instant) -> Client
     Client::new(addr, seed, now, DISK_TIME)
 }
 
-// The info dictionary of one file (BEP 3).
-fn info_dictionary(content: &[u8], piece_len: u32) -> Bytes {
+/// The info dictionary of one file (BEP 3).
+pub(super) fn info_dictionary(content: &[u8], piece_len: u32) -> Bytes {
     let hashes: Vec<u8> = content.chunks(piece_len as usize).flat_map(sha1).collect();
     let mut info = format!(
         "d6:lengthi{}e4:name9:trackless12:piece lengthi{piece_len}e6:pieces{}:",

@@ -68,6 +68,7 @@ impl Torrent {
         };
         let dialling = self.candidates.dialling();
         phase
+            && !self.paused
             && dialling < self.config.half_open_max
             && self.peers.len() + dialling < self.config.connections_max
     }
@@ -155,7 +156,7 @@ impl Torrent {
     }
 
     fn refusal(&self, now: Instant, addr: SocketAddr) -> Option<CloseReason> {
-        if self.phase == Phase::Stopped {
+        if !self.is_active() {
             return Some(CloseReason::Stopped);
         }
         if self.candidates.is_banned(now, addr) {
@@ -270,7 +271,10 @@ impl Torrent {
             Received::Interest => self.fill_slots(now),
             Received::Have(piece) => self.on_have(now, conn, piece),
             Received::Pieces(before) => self.on_pieces(now, conn, before.as_ref()),
-            Received::Unsolicited(bytes) => self.wasted += bytes as u64,
+            Received::Unsolicited(bytes) => {
+                self.wasted += bytes as u64;
+                self.down.on_unpaid(bytes);
+            }
             Received::Rejected(block) => self.on_rejected(now, conn, block),
             Received::AllowedFast => self.refill(now, conn),
             Received::Port(port) => self.on_port(conn, port),
@@ -377,7 +381,7 @@ impl Torrent {
                 transfer.picker.peer_lost(pieces);
             }
         }
-        if self.phase != Phase::Stopped {
+        if self.is_active() {
             self.fill_slots(now);
             self.refill_all(now);
             self.ask_for_metadata(now);

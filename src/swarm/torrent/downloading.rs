@@ -185,9 +185,11 @@ impl Torrent {
         let in_flight: usize = self.peers.values().map(|p| p.conn.requests.len()).sum();
         let room = room.min(IN_FLIGHT_MAX.saturating_sub(in_flight));
         let Some(pieces) = peer.conn.pieces() else { return };
+        let room = room.min(self.down.blocks_left(now, in_flight));
         let mut picked = std::mem::take(&mut transfer.picked);
         let pieces = picker_pieces(pieces);
         transfer.picker.pick(now, conn, pieces, allowed, room, &mut picked);
+        self.down.on_asked(conn, picked.len());
         if let Some(peer) = self.peers.get_mut(&conn) {
             picked.drain(..).for_each(|block| peer.conn.ask(now, wire_ref(&block)));
         }
@@ -197,7 +199,9 @@ impl Torrent {
 
     pub(super) fn refill_all(&mut self, now: Instant) {
         if self.phase == Phase::Downloading {
-            self.conns().into_iter().for_each(|conn| self.refill(now, conn));
+            let mut conns = self.conns();
+            self.down.in_turn(&mut conns);
+            conns.into_iter().for_each(|conn| self.refill(now, conn));
         }
     }
 
@@ -233,6 +237,10 @@ impl Torrent {
         let Arrived { block, data, late } = arrived;
         let len = data.len();
         self.download.add(len);
+        match late {
+            false => self.down.on_awaited(len),
+            true => self.down.on_unpaid(len),
+        }
         let Some(piece) = self.content.as_ref().and_then(|c| c.layout.piece(block.piece)) else {
             return;
         };

@@ -19,7 +19,8 @@ impl Torrent {
 
     /// Is nobody connected although somebody is needed?
     pub fn is_lonely(&self) -> bool {
-        self.peers.is_empty() && matches!(self.phase, Phase::FetchingMetadata | Phase::Downloading)
+        let wants = matches!(self.phase, Phase::FetchingMetadata | Phase::Downloading);
+        self.peers.is_empty() && wants && !self.paused
     }
 
     /// Is every piece here, wanted or not (BEP 33)?
@@ -27,8 +28,16 @@ impl Torrent {
         self.transfer.as_ref().is_some_and(|t| t.picker.have().is_all())
     }
 
+    /// Was it paused?
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
     /// Would more peers help?
     pub fn wants_peers(&self) -> bool {
+        if self.paused {
+            return false;
+        }
         let here = self.peers.len() + self.candidates.dialling() + self.candidates.ready();
         match self.phase {
             Phase::FetchingMetadata => true,
@@ -49,6 +58,7 @@ impl Torrent {
         Status {
             info_hash: self.info_hash,
             phase: self.phase,
+            paused: self.paused,
             name: self.content.as_ref().map(|c| c.layout.name().to_owned()),
             wanted_bytes,
             verified_bytes: wanted_bytes - missing,

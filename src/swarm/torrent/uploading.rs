@@ -28,8 +28,10 @@ impl Torrent {
         let (Some(peer), Some(content)) = (self.peers.get_mut(&conn), &self.content) else {
             return;
         };
-        while let Some(span) = peer.conn.next_read() {
+        while peer.conn.uploads.waiting() > 0 {
+            let Some(span) = peer.conn.next_read(self.up.left(self.now)) else { return };
             let Some(piece) = content.layout.piece(span.piece) else { continue };
+            self.up.spend(conn, bytes(span.len));
             let read = DiskRequest::Read { conn, piece, begin: span.begin, len: span.len };
             self.outputs.push_back(Output::Disk(read));
         }
@@ -43,8 +45,15 @@ impl Torrent {
         begin: u32,
         span: &Bytes,
     ) {
-        let Some(peer) = self.peers.get_mut(&conn) else { return };
-        let Some(blocks) = peer.conn.uploads.on_read(piece, begin) else { return };
+        let peer = self.peers.get_mut(&conn);
+        let blocks = peer.and_then(|peer| peer.conn.uploads.on_read(piece, begin));
+        let blocks = blocks.unwrap_or_default();
+        // What was cancelled meanwhile, or has nobody to go to any more, is not sent.
+        let sent: usize = blocks.iter().map(|block| bytes(block.len)).sum();
+        self.up.refund(span.len().saturating_sub(sent));
+        let Some(peer) = self.peers.get_mut(&conn).filter(|_| !blocks.is_empty()) else {
+            return self.read_ahead(conn);
+        };
         peer.was_useful = true;
         // What was said before the block has to go out before it.
         self.flush(conn);
@@ -69,7 +78,8 @@ impl Torrent {
         self.mark(conn);
     }
 
-    pub(super) fn on_read_failed(&mut self, conn: ConnId, piece: u32, begin: u32) {
+    pub(super) fn on_read_failed(&mut self, conn: ConnId, piece: u32, begin: u32, len: u32) {
+        self.up.refund(bytes(len));
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         for block in peer.conn.uploads.on_read(piece, begin).unwrap_or_default() {
             peer.conn.refuse(&block);
@@ -140,6 +150,10 @@ impl Torrent {
             self.mark(conn);
         }
     }
+}
+
+fn bytes(len: u32) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
 }
 
 fn slice(span: &Bytes, begin: u32, len: u32) -> Option<Bytes> {
