@@ -12,6 +12,7 @@ use crate::base::{InfoHash, Instant, NodeId, PeerId};
 use crate::dht;
 use crate::peer::{CloseReason, ConnId};
 use crate::swarm::{DialError, DiskRequest};
+use crate::wire::extension::METADATA_ID;
 use crate::wire::handshake::Handshake;
 use crate::wire::krpc::{self, Answer, Body, Extra, Message};
 
@@ -92,6 +93,67 @@ fn private_torrent_stays_out_of_the_dht() {
     let private = e.add_torrent(Instant::ZERO, known(PRIVATE)).unwrap();
     assert_eq!(datagrams_to(&outputs(&mut e), addr(9)), 0);
     assert!(e.discovery(private).is_none());
+}
+
+#[test]
+fn private_magnet_leaves_the_dht_when_that_is_known() {
+    let mut e = engine(true);
+    e.bootstrap(Instant::ZERO, &[addr(9)]);
+    let hash = InfoHash::new(crate::base::hash::sha1(PRIVATE));
+    let id = e.add_torrent(Instant::ZERO, AddTorrent::new(hash)).unwrap();
+    assert!(e.discovery(id).is_some());
+    let conn = e.accept(Instant::ZERO, addr(5)).unwrap();
+    e.handle_frame(Instant::ZERO, conn, hello(hash, 1));
+    let extended = |payload: Vec<u8>| Bytes::from([&[20][..], &payload].concat());
+    let theirs = format!("\0d1:md11:ut_metadatai3ee13:metadata_sizei{}ee", PRIVATE.len());
+    e.handle_frame(Instant::ZERO, conn, extended(theirs.into_bytes()));
+    outputs(&mut e);
+    let data = format!("d8:msg_typei1e5:piecei0e10:total_sizei{}ee", PRIVATE.len());
+    let data = [&[METADATA_ID][..], data.as_bytes(), PRIVATE].concat();
+    e.handle_frame(Instant::ZERO, conn, extended(data));
+    let is_news = |o: &Output| {
+        let Output::Event(Event::Torrent { event, .. }) = o else { return false };
+        matches!(event, crate::swarm::Event::MetadataReady { .. })
+    };
+    assert!(outputs(&mut e).iter().any(is_news));
+    assert!(e.discovery(id).is_none());
+    // Nor does it go back there after a rest.
+    e.pause(Instant::ZERO, id);
+    e.resume(Instant::ZERO, id);
+    assert!(e.discovery(id).is_none());
+}
+
+#[test]
+fn paused_torrent_asks_the_dht_again_only_when_it_is_resumed() {
+    let mut e = engine(true);
+    e.bootstrap(Instant::ZERO, &[addr(9)]);
+    let id = e.add_torrent(Instant::ZERO, AddTorrent::new(InfoHash::new([3; 20]))).unwrap();
+    assert_eq!(e.discovery(id).unwrap().running, 1);
+    let conn = e.accept(Instant::ZERO, addr(5)).unwrap();
+    e.handle_frame(Instant::ZERO, conn, hello(InfoHash::new([3; 20]), 1));
+    outputs(&mut e);
+    e.pause(Instant::ZERO, id);
+    let closed = Output::Close { conn, reason: CloseReason::Stopped };
+    assert!(outputs(&mut e).contains(&closed));
+    assert_eq!(e.discovery(id).unwrap().running, 0);
+    let mut now = Instant::ZERO;
+    while now < Instant::ZERO + LONGER_THAN_LOOKUPS {
+        now = e.poll_timeout().unwrap();
+        e.handle_timeout(now);
+        assert_eq!(e.discovery(id).unwrap().running, 0, "at {now:?}");
+    }
+    e.resume(now, id);
+    assert_eq!(e.discovery(id).unwrap().running, 1);
+    // One that starts paused does the same.
+    let mut add = AddTorrent::new(InfoHash::new([4; 20]));
+    (add.paused, add.peers) = (true, vec![addr(6)]);
+    outputs(&mut e);
+    let id = e.add_torrent(now, add).unwrap();
+    assert_eq!(e.discovery(id).unwrap().running, 0);
+    assert!(!outputs(&mut e).iter().any(|o| matches!(o, Output::Connect { .. })));
+    e.resume(now, id);
+    assert_eq!(e.discovery(id).unwrap().running, 1);
+    assert!(outputs(&mut e).iter().any(|o| matches!(o, Output::Connect { .. })));
 }
 
 #[test]

@@ -136,14 +136,18 @@ impl Torrent {
     }
 
     fn handshake(&self) -> Handshake {
-        Handshake::new(self.info_hash, self.config.peer_id, self.config.dht_port.is_some())
+        Handshake::new(self.info_hash, self.config.peer_id, self.dht_port().is_some())
+    }
+
+    // Peers of a private torrent hear nothing of our DHT node (BEP 27).
+    fn dht_port(&self) -> Option<u16> {
+        self.config.dht_port.filter(|_| !self.is_private())
     }
 
     pub(super) fn hello(&self, addr: SocketAddr) -> ExtensionHandshake {
-        let is_private = self.content.as_ref().is_some_and(|c| c.info.private);
         ExtensionHandshake {
             metadata_id: Some(METADATA_ID),
-            pex_id: (!is_private).then_some(PEX_ID),
+            pex_id: (!self.is_private()).then_some(PEX_ID),
             upload_only_id: Some(UPLOAD_ONLY_ID),
             metadata_size: self.content.as_ref().map(|c| c.bytes.len() as u64),
             port: self.config.listen_port,
@@ -225,8 +229,9 @@ impl Torrent {
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         peer.conn.say_hello(&hello);
         self.tell_pieces(now, conn);
+        let dht_port = self.dht_port();
         let Some(peer) = self.peers.get_mut(&conn) else { return };
-        if let Some(port) = self.config.dht_port {
+        if let Some(port) = dht_port {
             peer.conn.say_port(port);
         }
         self.count_pieces(conn);
@@ -285,6 +290,10 @@ impl Torrent {
     }
 
     fn on_port(&mut self, conn: ConnId, port: u16) {
+        // A private torrent brings the DHT nobody.
+        if self.is_private() {
+            return;
+        }
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         if !std::mem::replace(&mut peer.has_told_port, true) {
             let addr = SocketAddr::new(peer.addr.ip(), port);

@@ -48,7 +48,8 @@ impl Torrent {
         self.dial(now);
     }
 
-    fn is_private(&self) -> bool {
+    /// Is it known to be private (BEP 27)?
+    pub(super) fn is_private(&self) -> bool {
         self.content.as_ref().is_some_and(|content| content.info.private)
     }
 }

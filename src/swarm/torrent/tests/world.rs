@@ -30,6 +30,15 @@ pub struct Sample {
 impl Sample {
     /// Two files with `len` bytes together, in pieces of `piece_len`.
     pub fn new(len: usize, piece_len: usize) -> Self {
+        Self::made(len, piece_len, false)
+    }
+
+    /// The same, private (BEP 27).
+    pub fn private(len: usize, piece_len: usize) -> Self {
+        Self::made(len, piece_len, true)
+    }
+
+    fn made(len: usize, piece_len: usize, private: bool) -> Self {
         let mut data = vec![0; len];
         Rng::from_seed([42; 32]).fill(&mut data);
         let hashes: Vec<u8> = data.chunks(piece_len).flat_map(sha1).collect();
@@ -43,7 +52,11 @@ impl Sample {
         }
         w.end().bytes(b"name").bytes(b"sample");
         w.bytes(b"piece length").int(piece_len as i64);
-        w.bytes(b"pieces").bytes(&hashes).end();
+        w.bytes(b"pieces").bytes(&hashes);
+        if private {
+            w.bytes(b"private").int(1);
+        }
+        w.end();
         let info = Bytes::from(info);
         let layout = Layout::new(&Info::decode(&info).unwrap()).unwrap();
         Self { data, info, layout }
