@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
+use crate::base::budget::RateLimits;
 use crate::base::{InfoHash, Key, NodeId};
 use crate::dht::{self, Item, ItemKey};
-use crate::driver::{AddTorrent, SessionStatus};
+use crate::driver::{AddTorrent, SessionEvent, SessionStatus};
 use crate::engine::{AddError, NodeEvent, TorrentId};
 use crate::swarm::{self, FileStatus, PeerStatus};
 
@@ -17,7 +18,15 @@ pub(super) type Added = (TorrentId, mpsc::Receiver<TorrentEvent>);
 #[derive(Debug)]
 pub(super) enum Command {
     Add(Box<AddTorrent>, oneshot::Sender<Result<Added, AddError>>),
+    /// Another handle on a torrent.
+    Attach(InfoHash, oneshot::Sender<Option<Added>>),
     Remove(TorrentId, oneshot::Sender<()>),
+    Pause(TorrentId),
+    Resume(TorrentId),
+    /// Limits of one torrent, or of all together.
+    SetLimits(Option<TorrentId>, RateLimits),
+    Statuses(oneshot::Sender<Vec<TorrentStatus>>),
+    Subscribe(oneshot::Sender<broadcast::Receiver<SessionEvent>>),
     AddPeers(TorrentId, Vec<SocketAddr>),
     Select(TorrentId, Option<Vec<bool>>),
     Status(TorrentId, oneshot::Sender<Option<TorrentStatus>>),

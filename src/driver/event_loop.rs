@@ -9,24 +9,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, broadcast, mpsc};
 
 use crate::base::addr::Family;
 use crate::base::{Instant, Seed};
 use crate::driver::clock::Clock;
-use crate::driver::command::{Added, Command, DhtCommand};
-use crate::driver::disk::{DiskPool, StorageConfig, StorageMode};
+use crate::driver::command::Command;
+use crate::driver::disk::DiskPool;
 use crate::driver::node_state::Memory;
 use crate::driver::session::{Bound, node_config};
 use crate::driver::tcp::{self, Handle, Input, Item};
 use crate::driver::udp::UdpSockets;
-use crate::driver::{
-    AddTorrent, DhtStage, NodeStatus, Output, SessionConfig, SessionStatus, TorrentEvent,
-    TorrentStatus, dns, node_state,
-};
-use crate::engine::{self, AddError, CommandId, Engine, Event, NodeEvent, SocketId, TorrentId};
+use crate::driver::{SessionConfig, SessionEvent, TorrentEvent, dns, node_state};
+use crate::engine::{self, CommandId, Engine, Event, NodeEvent, SocketId, TorrentId};
 use crate::peer::ConnId;
 use crate::swarm::{self, DiskEvent};
+
+mod wishes;
+
+use wishes::Listeners;
 
 /// What the loop is made from.
 pub(super) struct Parts {
@@ -44,7 +45,8 @@ pub(super) struct EventLoop {
     udp: UdpSockets,
     local_addrs: Vec<SocketAddr>,
     handles: BTreeMap<ConnId, Handle>,
-    torrents: BTreeMap<TorrentId, mpsc::Sender<TorrentEvent>>,
+    torrents: BTreeMap<TorrentId, Listeners>,
+    news: broadcast::Sender<SessionEvent>,
     dht_commands: BTreeMap<CommandId, mpsc::Sender<NodeEvent>>,
     disk: Option<DiskPool>,
     disk_wake: Arc<Notify>,
@@ -92,6 +94,7 @@ impl EventLoop {
             local_addrs,
             handles: BTreeMap::new(),
             torrents: BTreeMap::new(),
+            news: broadcast::Sender::new(SESSION_EVENTS_QUEUED_MAX),
             dht_commands: BTreeMap::new(),
             disk: None,
             disk_wake,
@@ -275,9 +278,17 @@ impl EventLoop {
     }
 
     fn tell(&mut self, torrent: TorrentId, event: TorrentEvent) {
-        let Some(news) = self.torrents.get(&torrent) else { return };
-        if news.try_send(event).is_err() {
-            tracing::debug!(torrent = torrent.0, "the caller does not listen: news dropped");
+        let Some(listeners) = self.torrents.get_mut(&torrent) else { return };
+        listeners.tell(&event);
+        let info_hash = listeners.info_hash;
+        self.announce(|| SessionEvent::Torrent { info_hash, event });
+    }
+
+    // Tells whoever listens to the whole session; most sessions have nobody.
+    fn announce(&self, event: impl FnOnce() -> SessionEvent) {
+        if self.news.receiver_count() > 0 {
+            // The last one may leave in this moment.
+            let _ = self.news.send(event());
         }
     }
 
@@ -321,128 +332,6 @@ impl EventLoop {
         self.engine.bootstrap(self.clock.now(), addrs);
     }
 
-    // ---- what callers want ----
-
-    // Returns whom to tell when the session has ended, if that is what is wanted.
-    fn on_wish(&mut self, wish: Command) -> Option<oneshot::Sender<()>> {
-        // A caller that went away meanwhile gets no answer; nothing is lost.
-        match wish {
-            Command::Add(add, reply) => drop(reply.send(self.add(*add))),
-            Command::Remove(id, reply) => {
-                self.engine.remove_torrent(self.clock.now(), id);
-                self.torrents.remove(&id);
-                let _ = reply.send(());
-            }
-            Command::AddPeers(id, peers) => self.engine.add_peers(self.clock.now(), id, &peers),
-            Command::Select(id, wanted) => self.engine.select(self.clock.now(), id, wanted),
-            Command::Status(id, reply) => drop(reply.send(self.torrent_status(id))),
-            Command::Peers(id, reply) => {
-                drop(reply.send(self.engine.torrent(id).map(|t| t.peers()).unwrap_or_default()));
-            }
-            Command::Files(id, reply) => {
-                drop(reply.send(self.engine.torrent(id).map(|t| t.files()).unwrap_or_default()));
-            }
-            Command::Dht(command, news) => self.start_dht_command(command, news),
-            Command::KeepItem(item, reply) => {
-                let _ = reply.send(self.engine.keep_item(self.clock.now(), &item));
-            }
-            Command::DropItem(target, reply) => {
-                let _ = reply.send(self.engine.drop_item(target));
-            }
-            Command::Sweep => self.sweep_dht_commands(),
-            Command::SessionStatus(reply) => drop(reply.send(self.session_status())),
-            Command::Shutdown(reply) => return Some(reply),
-        }
-        None
-    }
-
-    fn add(&mut self, add: AddTorrent) -> Result<Added, AddError> {
-        let mut request = engine::AddTorrent::new(add.info_hash);
-        request.metadata_only = add.output == Output::None;
-        request.info = add.info;
-        request.peers = add.peers;
-        // What is only offered is never written to: what is missing of it stays missing.
-        let offered = matches!(add.output, Output::SeedChecked(_));
-        request.wanted = if offered { Some(Vec::new()) } else { add.wanted };
-        request.sequential = add.sequential;
-        request.super_seeding = add.super_seeding;
-        request.discover = self.config.dht;
-        let id = self.engine.add_torrent(self.clock.now(), request)?;
-        let storage = match add.output {
-            Output::None => None,
-            Output::Download(root) => Some((root, StorageMode::Download)),
-            Output::Seed(root) => Some((root, StorageMode::Seed)),
-            Output::SeedChecked(root) => Some((root, StorageMode::SeedChecked)),
-        };
-        if let Some((root, mode)) = storage {
-            let state_dir = self.config.state_dir.clone();
-            self.disk().add(id.0, StorageConfig { root, state_dir, mode });
-        }
-        let (news, events) = mpsc::channel(TORRENT_EVENTS_QUEUED_MAX);
-        self.torrents.insert(id, news);
-        Ok((id, events))
-    }
-
-    // The workers start with the first torrent that stores something.
-    fn disk(&mut self) -> &DiskPool {
-        let wake = &self.disk_wake;
-        self.disk.get_or_insert_with(|| {
-            let wake = Arc::clone(wake);
-            let workers = std::thread::available_parallelism().map_or(2, |n| n.get());
-            DiskPool::new(workers.min(DISK_WORKERS_MAX), move || wake.notify_one())
-        })
-    }
-
-    fn start_dht_command(&mut self, command: DhtCommand, news: mpsc::Sender<NodeEvent>) {
-        let now = self.clock.now();
-        let id = match command {
-            DhtCommand::GetPeers(info_hash) => self.engine.get_peers(now, info_hash),
-            DhtCommand::TracePeers(info_hash) => {
-                let id = self.engine.get_peers(now, info_hash);
-                self.engine.trace(now, id);
-                id
-            }
-            DhtCommand::Announce(info_hash, port) => self.engine.announce(now, info_hash, port),
-            DhtCommand::Scrape(info_hash) => self.engine.scrape(now, info_hash),
-            DhtCommand::Sample(target) => self.engine.sample(now, target),
-            DhtCommand::GetItem(key) => self.engine.get_item(now, key),
-            DhtCommand::PutItem(item, cas) => self.engine.put_item(now, item, cas),
-            DhtCommand::FindNode(target) => self.engine.find_node(now, target),
-            DhtCommand::Ping(addr) => self.engine.ping(now, addr),
-        };
-        self.dht_commands.insert(id, news);
-    }
-
-    fn torrent_status(&self, id: TorrentId) -> Option<TorrentStatus> {
-        let swarm = self.engine.torrent(id)?.status(self.clock.now());
-        let dht = self.engine.discovery(id).map(|d| DhtStage {
-            bootstrap_names: self.config.bootstrap.len(),
-            bootstrap_addrs: self.bootstrap_addrs.len(),
-            replies: self.engine.nodes().map(|(_, n)| n.stats().replies_in).sum(),
-            nodes: self.engine.nodes().map(|(_, n)| n.contact_count()).sum(),
-            asked: d.asked,
-            answered: d.answered,
-            peers_found: d.peers_found,
-            lookups_done: d.lookups_done,
-            lookups_running: d.running,
-            announced: d.announced,
-        });
-        Some(TorrentStatus { swarm, dht })
-    }
-
-    fn session_status(&self) -> SessionStatus {
-        let now = self.clock.now();
-        let nodes = self.engine.nodes().zip(&self.local_addrs);
-        let nodes = nodes.map(|((_, node), addr)| NodeStatus::of(node, *addr, now));
-        SessionStatus {
-            uptime: now.since(Instant::ZERO),
-            nodes: nodes.collect(),
-            torrents: self.torrents.len(),
-            connections: self.handles.len(),
-            send_failures: self.udp.send_failures,
-        }
-    }
-
     // ---- state ----
 
     fn save_nodes_in_background(&mut self) {
@@ -484,8 +373,8 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(4);
 /// 256 KiB are 8 MiB, and as much again is taken in one turn, however many connections there are.
 const INPUTS_QUEUED_MAX: usize = 32;
 const INPUTS_PER_TURN_MAX: usize = 32;
+/// News for those who listen to the whole session; who is further behind misses some.
+const SESSION_EVENTS_QUEUED_MAX: usize = 1024;
 const DNS_QUEUED_MAX: usize = 64;
-const TORRENT_EVENTS_QUEUED_MAX: usize = 256;
-const DISK_WORKERS_MAX: usize = 8;
 /// Names change their addresses over months; for the eye this many are many.
 const BOOTSTRAP_COUNTED_MAX: usize = 256;

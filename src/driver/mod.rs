@@ -2,6 +2,7 @@
 //! system's randomness. One task owns the engine (`event_loop.rs`), so there is no lock order to
 //! know; connections, disk workers and callers reach it through bounded channels.
 
+mod add;
 mod clock;
 mod command;
 pub mod create;
@@ -10,6 +11,7 @@ pub mod disk;
 mod dns;
 pub mod entropy;
 mod event_loop;
+mod events;
 mod lookup;
 mod node_state;
 pub mod resume;
@@ -25,9 +27,13 @@ pub mod verify;
 #[cfg(test)]
 mod tests;
 
+pub use crate::base::budget::RateLimits;
+pub use crate::engine::AddError;
+pub use add::{AddTorrent, Output, TorrentFileError};
 pub use command::{DhtStage, TorrentEvent, TorrentStatus};
 pub use dht::{Dht, DhtConfig, Pong, Sample, public_bootstrap};
+pub use events::{Events, SessionEvent};
 pub use lookup::{DhtError, Lookup, Outcome};
-pub use session::{AddTorrent, Output, Session, SessionConfig, SessionError};
+pub use session::{Session, SessionConfig, SessionError};
 pub use status::{NodeStatus, SessionStatus};
 pub use torrent::Torrent;

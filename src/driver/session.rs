@@ -6,16 +6,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::base::addr::Family;
+use crate::base::budget::RateLimits;
 use crate::base::{InfoHash, PeerId};
 use crate::dht;
 use crate::driver::command::Command;
 use crate::driver::event_loop::{EventLoop, Parts};
-use crate::driver::{Dht, SessionStatus, Torrent, entropy, tcp, udp};
+use crate::driver::{
+    AddTorrent, Dht, Events, SessionStatus, Torrent, TorrentStatus, entropy, tcp, udp,
+};
 use crate::engine::{self, AddError, SocketId};
 
 /// What a session is to be.
@@ -42,6 +44,8 @@ pub struct SessionConfig {
     pub accept: bool,
     /// Connections of all torrents.
     pub connections_max: usize,
+    /// How fast payload of all torrents together may flow.
+    pub limits: RateLimits,
 }
 
 impl Default for SessionConfig {
@@ -57,6 +61,7 @@ impl Default for SessionConfig {
             flows_per_second: Some(dht::FLOWS_PER_SECOND),
             accept: true,
             connections_max: 500,
+            limits: RateLimits::default(),
         }
     }
 }
@@ -75,54 +80,6 @@ pub enum SessionError {
     /// The system gave no randomness.
     #[error("no randomness from the system: {0}")]
     Entropy(io::Error),
-}
-
-/// Where a torrent's data goes or is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// Nowhere: only the info dictionary is fetched.
-    None,
-    /// Download below this directory.
-    Download(PathBuf),
-    /// All data is below this directory already and was just hashed: seed it, never write.
-    Seed(PathBuf),
-    /// Data is below this directory: check it, then seed what is good, never write.
-    SeedChecked(PathBuf),
-}
-
-/// A torrent to add.
-#[derive(Debug, Clone)]
-pub struct AddTorrent {
-    /// Which one.
-    pub info_hash: InfoHash,
-    /// The info dictionary, if it is known already.
-    pub info: Option<Bytes>,
-    /// Peers to try at once.
-    pub peers: Vec<SocketAddr>,
-    /// Where its data goes or is.
-    pub output: Output,
-    /// Which files are wanted; `None` means all.
-    pub wanted: Option<Vec<bool>>,
-    /// Pieces in order rather than rarest first.
-    pub sequential: bool,
-    /// Hand each piece out once, if we have everything from the start and are alone (BEP 16).
-    pub super_seeding: bool,
-}
-
-impl AddTorrent {
-    /// A torrent known by its hash alone, to be resolved.
-    pub fn new(info_hash: InfoHash) -> Self {
-        let (info, peers, output) = (None, Vec::new(), Output::None);
-        Self {
-            info_hash,
-            info,
-            peers,
-            output,
-            wanted: None,
-            sequential: false,
-            super_seeding: true,
-        }
-    }
 }
 
 /// A running session. Clones share it; when the last one is dropped it shuts down.
@@ -164,6 +121,7 @@ impl Session {
         let local_addrs: Arc<[SocketAddr]> = bound.iter().map(|b| b.addr).collect();
         let mut engine = engine::Config::new(PeerId::random(&mut rng));
         engine.connections_max = config.connections_max;
+        engine.limits = config.limits;
         engine.listen_port = bound.iter().find(|b| b.tcp.is_some()).map(|b| b.addr.port());
         let (commands, wishes) = mpsc::channel(COMMANDS_QUEUED_MAX);
         let parts = Parts { config, engine, bound, seed, wishes };
@@ -176,12 +134,40 @@ impl Session {
         self.local_addrs.to_vec()
     }
 
-    /// Adds a torrent; its lookups and dials start at once.
+    /// Adds a torrent; its lookups and dials start at once. The handle may be dropped: the torrent
+    /// stays.
+    ///
+    /// # Errors
+    ///
+    /// [`AddError::Duplicate`] if it is here already: [`Session::torrent`] has a handle on it.
+    /// [`AddError::Full`] if there are too many, or the session has ended.
     pub async fn add(&self, add: AddTorrent) -> Result<Torrent, AddError> {
         let info_hash = add.info_hash;
         let added = self.ask(|reply| Command::Add(Box::new(add), reply)).await;
         let (id, events) = added.unwrap_or(Err(AddError::Full))?;
         Ok(Torrent { id, info_hash, commands: self.commands.clone(), events })
+    }
+
+    /// Another handle on a torrent; `None` if it is not here. It has events of its own, from now on.
+    pub async fn torrent(&self, info_hash: InfoHash) -> Option<Torrent> {
+        let (id, events) = self.ask(|reply| Command::Attach(info_hash, reply)).await??;
+        Some(Torrent { id, info_hash, commands: self.commands.clone(), events })
+    }
+
+    /// Where all torrents stand, in the order in which they were added, as of one moment.
+    pub async fn torrents(&self) -> Vec<TorrentStatus> {
+        self.ask(Command::Statuses).await.unwrap_or_default()
+    }
+
+    /// What happens to all torrents from now on.
+    pub async fn events(&self) -> Events {
+        Events::new(self.ask(Command::Subscribe).await)
+    }
+
+    /// Other limits for all torrents together from now on.
+    pub async fn set_limits(&self, limits: RateLimits) {
+        // A session that is gone has nothing to limit.
+        let _ = self.commands.send(Command::SetLimits(None, limits)).await;
     }
 
     /// Where the session stands; `None` once it has ended.

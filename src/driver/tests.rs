@@ -199,3 +199,90 @@ fn node_that_listens_everywhere_knows_its_own_port() {
         assert!(!node.own_addrs[1..].iter().any(|own| own.ip().is_unspecified()));
     }
 }
+
+fn quiet() -> SessionConfig {
+    let listen = vec!["127.0.0.1:0".parse().unwrap()];
+    SessionConfig { listen, dht: false, ..SessionConfig::default() }
+}
+
+async fn expect(events: &mut Events, wanted: impl Fn(&SessionEvent) -> bool) {
+    let search = async { while !wanted(&events.next().await.expect("the session goes on")) {} };
+    tokio::time::timeout(Duration::from_secs(20), search).await.expect("it happens in time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn session_tells_of_all_torrents_and_finds_them_again() {
+    let content = content(300_000);
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let seeder = Session::start(quiet()).await.unwrap();
+    let _seeded = seed(&seeder, &content, from.path()).await;
+    let leecher = Session::start(quiet()).await.unwrap();
+    let mut events = leecher.events().await;
+    let hash = content.info_hash;
+    let link = format!("magnet:?xt=urn:btih:{hash}&x.pe={}", seeder.local_addrs()[0]);
+    let mut add = AddTorrent::magnet(&link).unwrap().into_dir(to.path());
+    add.paused = true;
+    // The handle may go: the torrent stays.
+    drop(leecher.add(add.clone()).await.unwrap());
+    assert!(matches!(leecher.add(add).await, Err(AddError::Duplicate(_))));
+    expect(&mut events, |e| *e == SessionEvent::Added(hash)).await;
+    let torrent = leecher.torrent(hash).await.unwrap();
+    assert!(leecher.torrent(InfoHash::new([9; 20])).await.is_none());
+    let all = leecher.torrents().await;
+    assert_eq!(all.iter().map(|t| t.swarm.info_hash).collect::<Vec<_>>(), [hash]);
+    assert!(all[0].swarm.paused && all[0].swarm.peers_tried == 0);
+    torrent.resume().await;
+    expect(&mut events, |e| *e == SessionEvent::Resumed(hash)).await;
+    let finished = TorrentEvent::Swarm(Event::Finished);
+    let finished = SessionEvent::Torrent { info_hash: hash, event: finished };
+    expect(&mut events, |e| *e == finished).await;
+    assert!(std::fs::read(to.path().join("content.bin")).unwrap() == content.data);
+    torrent.pause().await;
+    expect(&mut events, |e| *e == SessionEvent::Paused(hash)).await;
+    assert_eq!(torrent.status().await.unwrap().swarm.connected, 0);
+    torrent.remove().await;
+    expect(&mut events, |e| *e == SessionEvent::Removed(hash)).await;
+    assert!(leecher.torrents().await.is_empty() && leecher.torrent(hash).await.is_none());
+    leecher.shutdown().await;
+    assert_eq!(events.next().await, None);
+    seeder.shutdown().await;
+}
+
+// How fast data really flows is measured in virtual time; here, that the limits arrive.
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_session_and_torrent_reach_the_data() {
+    let content = content(4_000_000);
+    let dir = tempfile::tempdir().unwrap();
+    let seeder = Session::start(quiet()).await.unwrap();
+    let _seeded = seed(&seeder, &content, dir.path()).await;
+    let slow = RateLimits { down: std::num::NonZeroU64::new(20_000), up: None };
+    for of_session in [true, false] {
+        let to = tempfile::tempdir().unwrap();
+        let mut config = quiet();
+        config.limits = if of_session { slow } else { RateLimits::default() };
+        let leecher = Session::start(config).await.unwrap();
+        let started = std::time::Instant::now();
+        let mut add = AddTorrent::new(content.info_hash).into_dir(to.path());
+        add.peers = seeder.local_addrs();
+        add.limits = if of_session { RateLimits::default() } else { slow };
+        let mut torrent = leecher.add(add).await.unwrap();
+        wait_for(&mut torrent, |e| matches!(e, Event::Opened { .. })).await;
+        let status = loop {
+            let status = torrent.status().await.unwrap().swarm;
+            if status.downloaded > 60_000 {
+                break status;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        // Two blocks at once, then 20 kB/s; the clock may only be late.
+        let allowed = 20_000.0 * started.elapsed().as_secs_f64() + 3.0 * 16_384.0;
+        assert!((status.downloaded as f64) < allowed, "{status:?} {allowed}");
+        match of_session {
+            true => leecher.set_limits(RateLimits::default()).await,
+            false => torrent.set_limits(RateLimits::default()).await,
+        }
+        wait_for(&mut torrent, |e| *e == Event::Finished).await;
+        leecher.shutdown().await;
+    }
+    seeder.shutdown().await;
+}

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::base::InfoHash;
+use crate::base::budget::RateLimits;
 use crate::driver::TorrentEvent;
 use crate::driver::TorrentStatus;
 use crate::driver::command::Command;
@@ -54,6 +55,21 @@ impl Torrent {
     /// Other files are wanted now; `None` means all.
     pub async fn select(&self, wanted: Option<Vec<bool>>) {
         let _ = self.commands.send(Command::Select(self.id, wanted)).await;
+    }
+
+    /// Lets go of all its connections, and looks for no more, until it is resumed.
+    pub async fn pause(&self) {
+        let _ = self.commands.send(Command::Pause(self.id)).await;
+    }
+
+    /// Goes on where it was paused.
+    pub async fn resume(&self) {
+        let _ = self.commands.send(Command::Resume(self.id)).await;
+    }
+
+    /// Other limits of its own from now on; those of the session hold as well.
+    pub async fn set_limits(&self, limits: RateLimits) {
+        let _ = self.commands.send(Command::SetLimits(Some(self.id), limits)).await;
     }
 
     /// Ends it: peers are told, what is good is recorded.

@@ -311,6 +311,11 @@ impl Engine {
         self.with_torrent(now, id, |t| t.select(now, wanted));
     }
 
+    /// The torrent of this hash, if it is here.
+    pub fn torrent_of(&self, info_hash: InfoHash) -> Option<TorrentId> {
+        self.by_hash.get(&info_hash).copied()
+    }
+
     /// A torrent, for its status.
     pub fn torrent(&self, id: TorrentId) -> Option<&Torrent> {
         self.torrents.get(&id).map(|s| &s.torrent)

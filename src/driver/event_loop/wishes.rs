@@ -1,0 +1,200 @@
+//! What callers want of the loop: each wish is carried out at once, and answered.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::EventLoop;
+use crate::base::{InfoHash, Instant};
+use crate::driver::command::{Added, Command, DhtCommand};
+use crate::driver::disk::{DiskPool, StorageConfig, StorageMode};
+use crate::driver::{
+    AddTorrent, DhtStage, NodeStatus, Output, SessionEvent, SessionStatus, TorrentEvent,
+    TorrentStatus,
+};
+use crate::engine::{self, AddError, NodeEvent, TorrentId};
+
+/// Who wants to hear of a torrent.
+pub(super) struct Listeners {
+    pub(super) info_hash: InfoHash,
+    news: Vec<mpsc::Sender<TorrentEvent>>,
+}
+
+impl Listeners {
+    fn join(&mut self) -> mpsc::Receiver<TorrentEvent> {
+        let (news, events) = mpsc::channel(TORRENT_EVENTS_QUEUED_MAX);
+        self.news.retain(|news| !news.is_closed());
+        self.news.push(news);
+        events
+    }
+
+    pub(super) fn tell(&mut self, event: &TorrentEvent) {
+        for news in &self.news {
+            if news.try_send(event.clone()).is_err() {
+                let hash = self.info_hash;
+                tracing::debug!(%hash, "the caller does not listen: news dropped");
+            }
+        }
+    }
+}
+
+impl EventLoop {
+    // Returns whom to tell when the session has ended, if that is what is wanted.
+    pub(super) fn on_wish(&mut self, wish: Command) -> Option<oneshot::Sender<()>> {
+        // A caller that went away meanwhile gets no answer; nothing is lost.
+        match wish {
+            Command::Add(add, reply) => drop(reply.send(self.add(*add))),
+            Command::Attach(info_hash, reply) => drop(reply.send(self.attach(info_hash))),
+            Command::Remove(id, reply) => {
+                self.engine.remove_torrent(self.clock.now(), id);
+                if let Some(listeners) = self.torrents.remove(&id) {
+                    self.announce(|| SessionEvent::Removed(listeners.info_hash));
+                }
+                let _ = reply.send(());
+            }
+            Command::Pause(id) => {
+                self.engine.pause(self.clock.now(), id);
+                self.announce_of(id, SessionEvent::Paused);
+            }
+            Command::Resume(id) => {
+                self.engine.resume(self.clock.now(), id);
+                self.announce_of(id, SessionEvent::Resumed);
+            }
+            Command::SetLimits(None, limits) => self.engine.set_limits(self.clock.now(), limits),
+            Command::SetLimits(Some(id), limits) => {
+                self.engine.set_torrent_limits(self.clock.now(), id, limits);
+            }
+            Command::Statuses(reply) => {
+                let all = self.torrents.keys().filter_map(|id| self.torrent_status(*id));
+                drop(reply.send(all.collect()));
+            }
+            Command::Subscribe(reply) => drop(reply.send(self.news.subscribe())),
+            Command::AddPeers(id, peers) => self.engine.add_peers(self.clock.now(), id, &peers),
+            Command::Select(id, wanted) => self.engine.select(self.clock.now(), id, wanted),
+            Command::Status(id, reply) => drop(reply.send(self.torrent_status(id))),
+            Command::Peers(id, reply) => {
+                drop(reply.send(self.engine.torrent(id).map(|t| t.peers()).unwrap_or_default()));
+            }
+            Command::Files(id, reply) => {
+                drop(reply.send(self.engine.torrent(id).map(|t| t.files()).unwrap_or_default()));
+            }
+            Command::Dht(command, news) => self.start_dht_command(command, news),
+            Command::KeepItem(item, reply) => {
+                let _ = reply.send(self.engine.keep_item(self.clock.now(), &item));
+            }
+            Command::DropItem(target, reply) => {
+                let _ = reply.send(self.engine.drop_item(target));
+            }
+            Command::Sweep => self.sweep_dht_commands(),
+            Command::SessionStatus(reply) => drop(reply.send(self.session_status())),
+            Command::Shutdown(reply) => return Some(reply),
+        }
+        None
+    }
+
+    fn add(&mut self, add: AddTorrent) -> Result<Added, AddError> {
+        let mut request = engine::AddTorrent::new(add.info_hash);
+        request.metadata_only = add.output == Output::None;
+        request.info = add.info;
+        request.peers = add.peers;
+        // What is only offered is never written to: what is missing of it stays missing.
+        let offered = matches!(add.output, Output::SeedChecked(_));
+        request.wanted = if offered { Some(Vec::new()) } else { add.wanted };
+        request.sequential = add.sequential;
+        request.super_seeding = add.super_seeding;
+        request.limits = add.limits;
+        request.connections_max = add.connections_max;
+        request.paused = add.paused;
+        request.discover = self.config.dht;
+        let id = self.engine.add_torrent(self.clock.now(), request)?;
+        let storage = match add.output {
+            Output::None => None,
+            Output::Download(root) => Some((root, StorageMode::Download)),
+            Output::Seed(root) => Some((root, StorageMode::Seed)),
+            Output::SeedChecked(root) => Some((root, StorageMode::SeedChecked)),
+        };
+        if let Some((root, mode)) = storage {
+            let state_dir = self.config.state_dir.clone();
+            self.disk().add(id.0, StorageConfig { root, state_dir, mode });
+        }
+        let mut listeners = Listeners { info_hash: add.info_hash, news: Vec::new() };
+        let events = listeners.join();
+        self.torrents.insert(id, listeners);
+        self.announce(|| SessionEvent::Added(add.info_hash));
+        Ok((id, events))
+    }
+
+    fn attach(&mut self, info_hash: InfoHash) -> Option<Added> {
+        let id = self.engine.torrent_of(info_hash)?;
+        Some((id, self.torrents.get_mut(&id)?.join()))
+    }
+
+    fn announce_of(&self, id: TorrentId, event: impl FnOnce(InfoHash) -> SessionEvent) {
+        if let Some(listeners) = self.torrents.get(&id) {
+            self.announce(|| event(listeners.info_hash));
+        }
+    }
+
+    // The workers start with the first torrent that stores something.
+    fn disk(&mut self) -> &DiskPool {
+        let wake = &self.disk_wake;
+        self.disk.get_or_insert_with(|| {
+            let wake = Arc::clone(wake);
+            let workers = std::thread::available_parallelism().map_or(2, |n| n.get());
+            DiskPool::new(workers.min(DISK_WORKERS_MAX), move || wake.notify_one())
+        })
+    }
+
+    fn start_dht_command(&mut self, command: DhtCommand, news: mpsc::Sender<NodeEvent>) {
+        let now = self.clock.now();
+        let id = match command {
+            DhtCommand::GetPeers(info_hash) => self.engine.get_peers(now, info_hash),
+            DhtCommand::TracePeers(info_hash) => {
+                let id = self.engine.get_peers(now, info_hash);
+                self.engine.trace(now, id);
+                id
+            }
+            DhtCommand::Announce(info_hash, port) => self.engine.announce(now, info_hash, port),
+            DhtCommand::Scrape(info_hash) => self.engine.scrape(now, info_hash),
+            DhtCommand::Sample(target) => self.engine.sample(now, target),
+            DhtCommand::GetItem(key) => self.engine.get_item(now, key),
+            DhtCommand::PutItem(item, cas) => self.engine.put_item(now, item, cas),
+            DhtCommand::FindNode(target) => self.engine.find_node(now, target),
+            DhtCommand::Ping(addr) => self.engine.ping(now, addr),
+        };
+        self.dht_commands.insert(id, news);
+    }
+
+    fn torrent_status(&self, id: TorrentId) -> Option<TorrentStatus> {
+        let swarm = self.engine.torrent(id)?.status(self.clock.now());
+        let dht = self.engine.discovery(id).map(|d| DhtStage {
+            bootstrap_names: self.config.bootstrap.len(),
+            bootstrap_addrs: self.bootstrap_addrs.len(),
+            replies: self.engine.nodes().map(|(_, n)| n.stats().replies_in).sum(),
+            nodes: self.engine.nodes().map(|(_, n)| n.contact_count()).sum(),
+            asked: d.asked,
+            answered: d.answered,
+            peers_found: d.peers_found,
+            lookups_done: d.lookups_done,
+            lookups_running: d.running,
+            announced: d.announced,
+        });
+        Some(TorrentStatus { swarm, dht })
+    }
+
+    pub(super) fn session_status(&self) -> SessionStatus {
+        let now = self.clock.now();
+        let nodes = self.engine.nodes().zip(&self.local_addrs);
+        let nodes = nodes.map(|((_, node), addr)| NodeStatus::of(node, *addr, now));
+        SessionStatus {
+            uptime: now.since(Instant::ZERO),
+            nodes: nodes.collect(),
+            torrents: self.torrents.len(),
+            connections: self.handles.len(),
+            send_failures: self.udp.send_failures,
+        }
+    }
+}
+
+const TORRENT_EVENTS_QUEUED_MAX: usize = 256;
+const DISK_WORKERS_MAX: usize = 8;
