@@ -19,7 +19,9 @@ use network::{
     DEMO_EXAMPLES, GET_EXAMPLES, NODE_EXAMPLES, OPEN_EXAMPLES, RESOLVE_EXAMPLES, SHARE_EXAMPLES,
     SIM_EXAMPLES,
 };
-pub use network::{DemoArgs, GetArgs, NetworkArgs, NodeArgs, OpenArgs, ResolveArgs, ShareArgs};
+pub use network::{
+    DemoArgs, GetArgs, NetworkArgs, NodeArgs, OpenArgs, ResolveArgs, ShareArgs, TransferArgs,
+};
 
 /// The whole command line.
 #[derive(Debug, Parser)]

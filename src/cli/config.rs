@@ -2,14 +2,15 @@
 //! folders, its routes); never touches the network.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use directories::ProjectDirs;
 
-use super::args::NetworkArgs;
+use super::args::{NetworkArgs, TransferArgs};
 use super::exit::{Code, Failure};
-use crate::driver::public_bootstrap;
+use crate::driver::{RateLimits, SessionConfig, public_bootstrap};
 
 /// How long to go on sharing after a download.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,6 +26,26 @@ pub enum SeedGoal {
 /// So many a second; `None` for no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit(pub Option<u32>);
+
+/// So many bytes a second; `None` for no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByteRate(pub Option<NonZeroU64>);
+
+/// How much may flow.
+#[derive(Debug, Clone, Copy)]
+pub struct Transfer {
+    /// Of all torrents together.
+    pub limits: RateLimits,
+    /// Connections of all torrents.
+    pub connections_max: usize,
+}
+
+impl Default for Transfer {
+    fn default() -> Self {
+        let SessionConfig { limits, connections_max, .. } = SessionConfig::default();
+        Self { limits, connections_max }
+    }
+}
 
 /// The validated network flags.
 #[derive(Debug, Clone)]
@@ -45,6 +66,8 @@ pub struct Network {
     pub state_dir: Option<PathBuf>,
     /// The user's own time limit.
     pub timeout: Option<Duration>,
+    /// How much data may flow.
+    pub transfer: Transfer,
 }
 
 impl Network {
@@ -71,7 +94,15 @@ impl Network {
             flows_per_second: args.flows_per_second.0,
             state_dir: state_dir(args.state_dir.as_deref())?,
             timeout: args.timeout,
+            transfer: Transfer::default(),
         })
+    }
+
+    /// The same, for a verb that moves data.
+    pub fn moving(self, args: &TransferArgs) -> Self {
+        let limits = RateLimits { down: args.limit_down.0, up: args.limit_up.0 };
+        let transfer = Transfer { limits, connections_max: args.connections.into() };
+        Self { transfer, ..self }
     }
 }
 

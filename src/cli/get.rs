@@ -33,7 +33,7 @@ pub fn run(args: &GetArgs, console: &Arc<Console>) -> Result<(), Failure> {
         list: args.list,
         sequential: args.sequential,
         seed: args.seed,
-        network: Network::new(&args.network)?,
+        network: Network::new(&args.network)?.moving(&args.transfer),
     };
     let links = input::expand(&args.links)?;
     let mut ledger = Ledger { is_single: links.len() == 1, ..Ledger::default() };

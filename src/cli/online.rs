@@ -58,6 +58,8 @@ pub async fn start(network: &Network, role: Role) -> Result<Session, Failure> {
         state_dir: network.state_dir.clone(),
         read_only: role == Role::Visitor,
         accept: role == Role::Member,
+        limits: network.transfer.limits,
+        connections_max: network.transfer.connections_max,
         ..SessionConfig::default()
     };
     if let Role::Node { per_ip_rate } = role {

@@ -1,8 +1,9 @@
 //! Values of flags: durations, sizes, ratios, rates. Text in, value or a one-line reason out.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
-use super::config::{RateLimit, SeedGoal};
+use super::config::{ByteRate, RateLimit, SeedGoal};
 
 /// `15s`, `2m`, `1h 30m`; a bare number is refused, since nobody agrees on its unit.
 pub fn duration(text: &str) -> Result<Duration, String> {
@@ -59,6 +60,18 @@ pub fn rate_limit(text: &str) -> Result<RateLimit, String> {
     }
 }
 
+/// `512KiB`, `2MiB/s`, or `off`.
+pub fn byte_rate(text: &str) -> Result<ByteRate, String> {
+    let text = text.trim();
+    if text.eq_ignore_ascii_case("off") {
+        return Ok(ByteRate(None));
+    }
+    match NonZeroU64::new(size(text.strip_suffix("/s").unwrap_or(text))?) {
+        Some(rate) => Ok(ByteRate(Some(rate))),
+        None => Err("0 would move nothing: use `off` for no limit".to_owned()),
+    }
+}
+
 // Deadlines are computed from it; a hundred years is never by accident the end of time.
 const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -98,6 +111,17 @@ mod tests {
         assert_eq!(seed_goal("90m"), Ok(SeedGoal::For(Duration::from_secs(5400))));
         for text in ["NaN", "-1", "inf", "often"] {
             assert!(seed_goal(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn byte_rates_are_sizes_a_second() {
+        assert_eq!(byte_rate("off"), Ok(ByteRate(None)));
+        for text in ["2MiB", "2M/s", "2097152"] {
+            assert_eq!(byte_rate(text), Ok(ByteRate(NonZeroU64::new(2 << 20))), "{text}");
+        }
+        for text in ["0", "0KiB/s", "fast", "1MB", ""] {
+            assert!(byte_rate(text).is_err(), "{text}");
         }
     }
 

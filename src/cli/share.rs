@@ -31,7 +31,7 @@ use crate::wire::magnet::Link;
 
 /// Runs the verb.
 pub fn run(args: &ShareArgs, console: &Arc<Console>) -> Result<(), Failure> {
-    let network = Network::new(&args.network)?;
+    let network = Network::new(&args.network)?.moving(&args.transfer);
     let piece_length = config::piece_length(args.piece_length)?;
     online::block_on(async {
         let session = start_where_found_again(&network, Role::Member).await?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 
-use super::super::config::{RateLimit, SeedGoal};
+use super::super::config::{ByteRate, RateLimit, SeedGoal};
 use super::super::parse;
 
 /// Flags of every verb that touches the network.
@@ -57,6 +57,22 @@ pub struct NetworkArgs {
     pub timeout: Option<Duration>,
 }
 
+/// Flags of the verbs that move data.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Transfer")]
+pub struct TransferArgs {
+    /// Receive at most so much data a second, of all torrents together
+    #[arg(long, value_name = "BYTES|1MiB|off", env = "TRACKLESS_LIMIT_DOWN", default_value = "off", value_parser = parse::byte_rate)]
+    pub limit_down: ByteRate,
+    /// Send at most so much data a second, of all torrents together
+    #[arg(long, value_name = "BYTES|1MiB|off", env = "TRACKLESS_LIMIT_UP", default_value = "off", value_parser = parse::byte_rate)]
+    pub limit_up: ByteRate,
+    /// Connections to peers at the same time, of all torrents together
+    #[arg(long, value_name = "N", env = "TRACKLESS_CONNECTIONS", default_value_t = 500,
+          value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub connections: u16,
+}
+
 /// `get`
 #[derive(Debug, Clone, Args)]
 pub struct GetArgs {
@@ -81,6 +97,9 @@ pub struct GetArgs {
     /// Fetch pieces in order, to use the data while it comes
     #[arg(long, env = "TRACKLESS_SEQUENTIAL", value_parser = FalseyValueParser::new())]
     pub sequential: bool,
+    /// How fast.
+    #[command(flatten)]
+    pub transfer: TransferArgs,
     /// Where and how to reach the network.
     #[command(flatten)]
     pub network: NetworkArgs,
@@ -122,6 +141,9 @@ pub struct ShareArgs {
     /// Show every piece to everybody from the start, rather than hand each out once while alone
     #[arg(long, env = "TRACKLESS_NO_SUPER_SEEDING", value_parser = clap::builder::FalseyValueParser::new())]
     pub no_super_seeding: bool,
+    /// How fast.
+    #[command(flatten)]
+    pub transfer: TransferArgs,
     /// Where and how to reach the network.
     #[command(flatten)]
     pub network: NetworkArgs,
@@ -177,7 +199,8 @@ exit code is that of the first. A signal while it only goes on sharing (--seed) 
 
 Examples:
   trackless get 'magnet:?xt=urn:btih:...' -o ~/Downloads
-  trackless get film.torrent --files '*.mkv,0-2' --seed=1.5";
+  trackless get film.torrent --files '*.mkv,0-2' --seed=1.5
+  trackless get film.torrent --limit-down 2MiB --limit-up 256KiB";
 
 pub(super) const RESOLVE_EXAMPLES: &str = "\
 Without -o prints `infohash<TAB>bytes<TAB>files<TAB>name` for each link. Gives up after 2 minutes a link unless --timeout says otherwise.
