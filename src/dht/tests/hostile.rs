@@ -125,6 +125,7 @@ fn wrong_arguments_get_one_error_and_no_place() {
             "1:ade",
             "1:ad2:id0:e",
             "1:ad2:id19:abcdefghij012345678e",
+            "1:ad2:id21:abcdefghij0123456789xe",
             "1:ad2:idi7ee",
             "1:ad2:idlee",
         ] {
@@ -132,11 +133,19 @@ fn wrong_arguments_get_one_error_and_no_place() {
         }
         bad.push(format!("d1:ad2:id1000:{}e{q}", "x".repeat(1000)));
     }
+    for (name, key) in [
+        ("find_node", "6:target"),
+        ("get_peers", "9:info_hash"),
+        ("announce_peer", "4:porti1e5:token1:x9:info_hash"),
+        ("get", "6:target"),
+        ("sample_infohashes", "6:target"),
+    ] {
+        for len in [0, 19, 21, 1000] {
+            let args = format!("{key}{len}:{}", "x".repeat(len));
+            bad.push(format!("d1:ad{id}{args}e1:q{}:{name}1:t2:aa1:y1:qe", name.len()));
+        }
+    }
     for (name, args) in [
-        ("find_node", "6:target19:mnopqrstuvwxyz12345".to_string()),
-        ("find_node", "6:target21:mnopqrstuvwxyz1234567".to_string()),
-        ("find_node", "6:target0:".to_string()),
-        ("find_node", format!("6:target1000:{}", "x".repeat(1000))),
         ("get_peers", "9:info_hashi5e".to_string()),
         ("get_peers", "9:info_hashle".to_string()),
         ("announce_peer", format!("{hash}4:porti0e5:token1:x")),
