@@ -373,6 +373,40 @@ fn node_keeps_its_id_across_a_restart() {
     assert_eq!(id(), first);
 }
 
+// BEP 45: a node for each address, each with an id of its own.
+#[test]
+fn two_addresses_are_two_nodes_and_both_keep_their_ids() {
+    let lab = Lab::new();
+    let listen = [free_port(), free_port()].map(|addr| addr.to_string());
+    let ids = || {
+        let mut command = rig::trackless(lab.dir.path());
+        command.args(["node", "--json", "--status-interval", "100ms", "--state-dir"]);
+        command.args([arg(&lab.path("state")), "--bootstrap", &lab.boot.to_string()]);
+        command.args(["--listen", &listen[0], "--listen", &listen[1]]);
+        let mut node = Running::start(&mut command);
+        let deadline = Instant::now() + rig::DEADLINE;
+        loop {
+            let status: serde_json::Value = serde_json::from_str(&node.line()).unwrap();
+            let nodes = status["nodes"].as_array().unwrap();
+            assert_eq!(nodes.len(), 2);
+            if nodes.iter().all(|node| node["contacts"].as_u64().unwrap() > 0) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "a node finds nobody: {status}");
+        }
+        // What each says of itself, at its own address.
+        let ids = listen.clone().map(|addr| {
+            let answer = lab.run(&["dht", "ping", &addr, "--json"]).expect(0).json();
+            answer["id"].as_str().unwrap().to_owned()
+        });
+        node.end("TERM").expect(143);
+        ids
+    };
+    let first = ids();
+    assert_ne!(first[0], first[1]);
+    assert_eq!(ids(), first);
+}
+
 #[test]
 fn existing_torrent_is_shared_where_its_data_lies() {
     let lab = Lab::new();

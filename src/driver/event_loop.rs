@@ -78,7 +78,7 @@ impl EventLoop {
             if let Some(udp) = one.udp {
                 let mut node = node_config(SocketId(id), one.addr, &config);
                 if let Some(memory) = &memory {
-                    memory.load(&mut node);
+                    memory.load(&mut node, &engine.nodes);
                 }
                 engine.nodes.push(node);
                 sockets.push(udp);

@@ -1,4 +1,5 @@
-//! What a DHT node remembers across restarts: its id and its contacts, one file for each family.
+//! What a DHT node remembers across restarts: its id and its contacts, in a file of its own. Where
+//! several addresses of one family are listened on there are as many nodes (BEP 45), and each has one.
 
 use std::fs::File;
 use std::io;
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::NodeId;
 use crate::base::addr::Family;
-use crate::dht::SavedContact;
+use crate::dht::{Node, SavedContact};
 use crate::driver::state_file;
 use crate::engine::{Engine, NodeConfig};
 
@@ -38,16 +39,25 @@ impl Memory {
         Memory { dir: dir.to_owned(), lock: lock.ok() }
     }
 
-    /// Fills in what was saved. A damaged file is set aside with a warning; the node starts afresh.
-    pub(super) fn load(&self, node: &mut NodeConfig) {
-        match state_file::load::<NodeState>(&path(&self.dir, node.dht.family), VERSION) {
-            Ok(Some(state)) => {
-                node.id = self.lock.is_some().then_some(state.id);
-                node.contacts = state.contacts;
-            }
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "DHT state not read: starting without it"),
+    /// Fills in what was saved of the next node of its family, `earlier` being those before it. A
+    /// damaged file is set aside with a warning; the node starts afresh. One that never was here
+    /// begins with the contacts of the first.
+    pub(super) fn load(&self, node: &mut NodeConfig, earlier: &[NodeConfig]) {
+        let family = node.dht.family;
+        let place = earlier.iter().filter(|n| n.dht.family == family).count();
+        if let Some(state) = self.read(family, place) {
+            node.id = self.lock.is_some().then_some(state.id);
+            node.contacts = state.contacts;
+        } else if let Some(first) = earlier.iter().find(|n| n.dht.family == family) {
+            node.contacts = first.contacts.clone();
         }
+    }
+
+    fn read(&self, family: Family, place: usize) -> Option<NodeState> {
+        state_file::load(&path(&self.dir, family, place), VERSION).unwrap_or_else(|error| {
+            tracing::warn!(%error, "DHT state not read: starting without it");
+            None
+        })
     }
 
     /// Takes the directory over if whoever had it has ended.
@@ -72,31 +82,34 @@ fn lock(dir: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// The state of the first node of each family.
+/// The states of all nodes, in the order of their sockets.
 pub(super) fn collect(engine: &Engine) -> Vec<(Family, NodeState)> {
-    let mut states: Vec<(Family, NodeState)> = Vec::new();
-    for (_, node) in engine.nodes() {
-        let family = node.family();
-        if states.iter().all(|(f, _)| *f != family) {
-            states.push((family, NodeState { id: node.id(), contacts: node.saved() }));
-        }
-    }
-    states
+    let state = |node: &Node| NodeState { id: node.id(), contacts: node.saved() };
+    engine.nodes().map(|(_, node)| (node.family(), state(node))).collect()
 }
 
 /// Writes the states. A node that knows nobody leaves the file of a better day alone.
 pub(super) fn save(dir: &Path, states: &[(Family, NodeState)]) {
-    for (family, state) in states.iter().filter(|(_, s)| !s.contacts.is_empty()) {
-        if let Err(error) = state_file::save(&path(dir, *family), VERSION, state) {
+    for (at, (family, state)) in states.iter().enumerate() {
+        let place = states[..at].iter().filter(|(f, _)| f == family).count();
+        if state.contacts.is_empty() {
+            continue;
+        }
+        if let Err(error) = state_file::save(&path(dir, *family, place), VERSION, state) {
             tracing::warn!(%error, dir = %dir.display(), "DHT state not saved");
         }
     }
 }
 
-fn path(dir: &Path, family: Family) -> PathBuf {
-    dir.join(match family {
-        Family::V4 => "dht-v4.state",
-        Family::V6 => "dht-v6.state",
+// The first node of a family, the second, ...
+fn path(dir: &Path, family: Family, place: usize) -> PathBuf {
+    let family = match family {
+        Family::V4 => "v4",
+        Family::V6 => "v6",
+    };
+    dir.join(match place {
+        0 => format!("dht-{family}.state"),
+        n => format!("dht-{family}-{}.state", n + 1),
     })
 }
 
