@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::world::{Content, Launch, Script, Seeder, World, have, installed, root, secs};
+use crate::world::peer::id;
+use crate::world::sharing::Shared;
+use crate::world::{B, Content, Launch, Script, Seeder, World, have, installed, root, secs};
 
 fn honest(world: &World, content: &Content) -> Seeder {
     Seeder::start(world.addr(), content, Script::honest())
@@ -259,6 +261,30 @@ fn file_changed_after_the_download_is_noticed_and_mended() {
             assert!(pieces.len() <= 2, "{what}: {} pieces were fetched for one", pieces.len());
         }
     }
+}
+
+#[test]
+fn file_cut_while_it_is_shared_is_taken_back_and_the_rest_served() {
+    let shared = Shared::new();
+    let mut wire = shared.greet();
+    // BEP 54, under a number of ours.
+    let hello = B::dict([("m", B::dict([("lt_donthave", B::Int(9))]))]).encode();
+    wire.send_extended(0, &hello).unwrap();
+    wire.send(id::INTERESTED, &[]).unwrap();
+    wire.read_until(secs(30), |message, _| message == id::UNCHOKE).expect("an unchoke");
+    let path = shared.world.dir().join("there").join(&shared.content.name);
+    std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(300_000).unwrap();
+    wire.request(8, 16_384, 16_384).unwrap();
+    let (_, taken_back) = wire
+        .read_until(secs(10), |m, p| m == id::EXTENDED && p.first() == Some(&9))
+        .expect("the piece is taken back");
+    assert_eq!(taken_back, [9, 0, 0, 0, 8]);
+    wire.request(1, 0, 16_384).unwrap();
+    let (_, block) = wire.read_until(secs(10), |m, _| m == id::PIECE).expect("a block of the rest");
+    assert_eq!(block[8..], shared.content.bytes()[65_536..65_536 + 16_384]);
+    let ended = shared.sharing.program.terminate(secs(10));
+    assert_eq!(ended.code, 143, "{}", ended.stderr);
+    assert_eq!(ended.stderr.matches("a file has changed").count(), 1, "{}", ended.stderr);
 }
 
 #[test]

@@ -168,7 +168,7 @@ impl Failure {
 impl From<&DiskError> for Failure {
     fn from(error: &DiskError) -> Self {
         let code = match error.kind {
-            DiskErrorKind::Full | DiskErrorKind::Io => Code::Disk,
+            DiskErrorKind::Full | DiskErrorKind::Busy | DiskErrorKind::Io => Code::Disk,
             DiskErrorKind::Permission => Code::Permission,
             DiskErrorKind::Conflict => Code::Conflict,
             DiskErrorKind::Layout => Code::BadLink,

@@ -349,6 +349,7 @@ pub fn fatal(event: &Event) -> Option<Failure> {
         | Event::Opened { .. }
         | Event::PieceVerified(_)
         | Event::PieceFailed(_)
+        | Event::PieceLost(_)
         | Event::Finished
         | Event::PeerMisbehaved { .. }
         | Event::PeerBanned { .. }

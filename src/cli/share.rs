@@ -1,6 +1,7 @@
 //! `trackless share`: files or folders become magnet links and are seeded until a signal. The link
 //! is printed as soon as it works; nothing of the network is waited for.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,6 +75,8 @@ struct Offer {
 struct Share {
     torrent: Torrent,
     name: String,
+    /// The user was told that a file has changed.
+    has_lost: Cell<bool>,
 }
 
 async fn offer(
@@ -155,7 +158,7 @@ async fn share(
     );
     let (name, files) = (escape(&offer.name), plural(offer.files, "file"));
     console.note(&format!("sharing {name}: {}, {files}; Ctrl-C ends it", size(offer.bytes)));
-    Ok(Share { torrent, name: offer.name })
+    Ok(Share { torrent, name: offer.name, has_lost: Cell::new(false) })
 }
 
 // Until every share has failed; they do not fail together.
@@ -268,6 +271,15 @@ fn hear(
         TorrentEvent::Swarm(Event::Opened { have, pieces }) if have < pieces => {
             let name = escape(&share.name);
             console.warn(&format!("{name}: only {have} of {pieces} pieces are good"));
+            Ok(())
+        }
+        TorrentEvent::Swarm(Event::PieceLost(piece)) => {
+            // Of a file that was cut or removed this is told for each piece that is asked for.
+            let name = escape(&share.name);
+            tracing::debug!("{name}: piece {} cannot be read any more", piece.get());
+            if !share.has_lost.replace(true) {
+                console.warn(&format!("{name}: a file has changed: not all of it is shared now"));
+            }
             Ok(())
         }
         TorrentEvent::Swarm(event) => online::fatal(event).map_or(Ok(()), Err),

@@ -101,6 +101,7 @@ impl Engine {
             swarm::Event::Opened { .. }
             | swarm::Event::PieceVerified(_)
             | swarm::Event::PieceFailed(_)
+            | swarm::Event::PieceLost(_)
             | swarm::Event::Finished
             | swarm::Event::PeerMisbehaved { .. }
             | swarm::Event::PeerBanned { .. } => {}

@@ -17,7 +17,8 @@ use crate::peer::uploads::Uploads;
 use crate::peer::{CloseReason, Misbehavior, Received};
 use crate::wire::bitfield::Bitfield;
 use crate::wire::extension::{
-    ExtensionHandshake, HANDSHAKE_ID, METADATA_ID, MetadataMessage, PEX_ID, Pex, UPLOAD_ONLY_ID,
+    DONT_HAVE_ID, ExtensionHandshake, HANDSHAKE_ID, METADATA_ID, MetadataMessage, PEX_ID, Pex,
+    UPLOAD_ONLY_ID, decode_dont_have,
 };
 use crate::wire::handshake::Handshake;
 use crate::wire::peer::{BlockRef, Message};
@@ -301,8 +302,24 @@ impl Connection {
                 self.upload_only = payload.first().is_some_and(|flag| *flag != 0);
                 Ok(Received::Nothing)
             }
+            DONT_HAVE_ID => {
+                let piece = decode_dont_have(payload).ok_or(Misbehavior::BadExtension)?;
+                self.on_lost(piece)
+            }
             _ => Ok(Received::Nothing),
         }
+    }
+
+    fn on_lost(&mut self, piece: u32) -> Result<Received, Misbehavior> {
+        // To forget that a peer has everything costs a walk over all pieces: not again and again.
+        if self.pieces.counted().is_some_and(Bitfield::is_all) {
+            self.count_announcement()?;
+        }
+        if !self.pieces.remove(piece)? {
+            return Ok(Received::Nothing);
+        }
+        // With the fast extension it has to refuse them one by one; not all do.
+        Ok(Received::Lost { piece, asked: self.requests.on_lost(piece) })
     }
 
     fn must_be_fast(&self) -> Result<(), Misbehavior> {

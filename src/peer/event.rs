@@ -48,6 +48,13 @@ pub enum Received {
     Interest,
     /// It has one more piece.
     Have(u32),
+    /// It has lost a piece that it had (BEP 54).
+    Lost {
+        /// Which piece.
+        piece: u32,
+        /// Requests for it, which died with it.
+        asked: Vec<BlockRef>,
+    },
     /// It told the whole set of its pieces. If it did so before, this was the set until now.
     Pieces(Option<crate::wire::bitfield::Bitfield>),
     /// A request that may be answered, as far as this connection can judge: the owner looks if

@@ -50,6 +50,7 @@ pub enum RemotePieces {
 pub struct Claims {
     whole: Option<Whole>,
     haves: Vec<u32>,
+    lost: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -97,6 +98,27 @@ impl RemotePieces {
                 if claims.haves.len() < UNCOUNTED_HAVES_MAX {
                     claims.haves.push(piece);
                 }
+                claims.lost.retain(|lost| *lost != piece);
+                Ok(false)
+            }
+        }
+    }
+
+    /// A piece is taken back (BEP 54): true if it was there.
+    pub fn remove(&mut self, piece: u32) -> Result<bool, Misbehavior> {
+        match self {
+            RemotePieces::Counted(set) if piece < set.len() => Ok(set.clear(piece)),
+            RemotePieces::Counted(_) => Err(Misbehavior::PieceOutOfRange),
+            RemotePieces::Uncounted(claims) => {
+                let exists = usize::try_from(piece).is_ok_and(|p| p < PIECES_MAX);
+                if !exists {
+                    return Err(Misbehavior::PieceOutOfRange);
+                }
+                claims.haves.retain(|have| *have != piece);
+                // Beyond the bound we believe it to have more than it has: it will refuse.
+                if claims.lost.len() < UNCOUNTED_LOSSES_MAX && !claims.lost.contains(&piece) {
+                    claims.lost.push(piece);
+                }
                 Ok(false)
             }
         }
@@ -115,6 +137,7 @@ impl RemotePieces {
                 }
                 // A copy: the frame would hold a whole receive buffer until the metadata comes.
                 claims.whole = Some(Whole::Bits(Bytes::copy_from_slice(&bits)));
+                claims.lost.clear();
                 Ok(None)
             }
         }
@@ -129,6 +152,7 @@ impl RemotePieces {
             }
             RemotePieces::Uncounted(claims) => {
                 claims.whole = all.then_some(Whole::All);
+                claims.lost.clear();
                 None
             }
         }
@@ -150,6 +174,12 @@ impl RemotePieces {
             }
             set.set(*piece);
         }
+        for piece in &claims.lost {
+            if *piece >= pieces {
+                return Err(Misbehavior::PieceOutOfRange);
+            }
+            set.clear(*piece);
+        }
         *self = RemotePieces::Counted(set);
         Ok(())
     }
@@ -158,6 +188,8 @@ impl RemotePieces {
 /// Have messages that are kept while the pieces are uncounted: a busy peer verifies that many in
 /// the minutes which a slow metadata transfer can take.
 const UNCOUNTED_HAVES_MAX: usize = 4096;
+/// Pieces taken back in that time. Whoever loses more has nothing that we want.
+const UNCOUNTED_LOSSES_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -214,6 +246,29 @@ mod tests {
         assert_eq!(pieces.add(u32::MAX), Err(Misbehavior::PieceOutOfRange));
         let long = Bytes::from(vec![0; PIECES_MAX / 8 + 2]);
         assert_eq!(pieces.set_bits(long), Err(Misbehavior::BadBitfield));
+    }
+
+    #[test]
+    fn pieces_taken_back_before_the_count_are_not_there_after_it() {
+        let mut pieces = RemotePieces::new(None);
+        pieces.set_all(true);
+        for piece in [3, 4, 5, 3] {
+            assert_eq!(pieces.remove(piece), Ok(false));
+        }
+        pieces.add(4).unwrap();
+        pieces.count(10).unwrap();
+        assert_eq!(pieces.counted().unwrap().iter().collect::<Vec<_>>(), [0, 1, 2, 4, 6, 7, 8, 9]);
+        assert_eq!((pieces.remove(0), pieces.remove(0)), (Ok(true), Ok(false)));
+        assert_eq!(pieces.remove(10), Err(Misbehavior::PieceOutOfRange));
+
+        let mut pieces = RemotePieces::new(None);
+        for piece in 0..100_000 {
+            assert_eq!(pieces.remove(piece), Ok(false));
+        }
+        let RemotePieces::Uncounted(claims) = &pieces else { panic!() };
+        assert_eq!(claims.lost.len(), UNCOUNTED_LOSSES_MAX);
+        assert_eq!(pieces.remove(u32::MAX), Err(Misbehavior::PieceOutOfRange));
+        assert_eq!(pieces.count(10), Err(Misbehavior::PieceOutOfRange));
     }
 
     #[test]

@@ -151,6 +151,15 @@ impl Requests {
         self.give_up_all()
     }
 
+    /// The peer lost a piece: what was asked of it will not come, unless it is on its way.
+    pub fn on_lost(&mut self, piece: u32) -> Vec<BlockRef> {
+        let asked = self.outstanding.iter().map(|r| r.block).filter(|b| b.piece == piece);
+        let asked: Vec<_> = asked.collect();
+        self.outstanding.retain(|r| r.block.piece != piece);
+        asked.iter().for_each(|block| self.remember_given_up(*block));
+        asked
+    }
+
     fn remember_given_up(&mut self, block: BlockRef) {
         if self.given_up.len() >= GIVEN_UP_MAX {
             self.given_up.pop_front();

@@ -10,7 +10,8 @@ use crate::base::limits::BLOCK_LEN;
 use crate::base::{InfoHash, Instant, PeerId};
 use crate::wire::bitfield::Bitfield;
 use crate::wire::extension::{
-    ExtensionHandshake, HANDSHAKE_ID, METADATA_ID, MetadataMessage, PEX_ID,
+    DONT_HAVE_ID, ExtensionHandshake, HANDSHAKE_ID, METADATA_ID, MetadataMessage, PEX_ID,
+    encode_dont_have,
 };
 use crate::wire::handshake::Handshake;
 use crate::wire::peer::{BlockRef, Framer, Message};
@@ -241,6 +242,12 @@ fn broken_rules_name_themselves() {
             Message::Extended { id: METADATA_ID, payload: Bytes::from_static(b"i1e") },
             Misbehavior::BadExtension,
         ),
+        (
+            None,
+            Message::Extended { id: DONT_HAVE_ID, payload: Bytes::from_static(&[0; 3]) },
+            Misbehavior::BadExtension,
+        ),
+        (None, dont_have(10), Misbehavior::PieceOutOfRange),
     ];
     for (reserved, message, rule) in cases {
         let mut conn = open(Instant::ZERO, reserved);
@@ -256,6 +263,65 @@ fn broken_rules_name_themselves() {
     assert_eq!(flaps, Some(Misbehavior::ChokeFlood));
     let hellos = (0..2000).find_map(|_| feed(&mut conn, &extended(b"de".to_vec())).err());
     assert_eq!(hellos, Some(Misbehavior::RepeatedAnnouncements));
+}
+
+fn dont_have(piece: u32) -> Message {
+    Message::Extended { id: DONT_HAVE_ID, payload: encode_dont_have(piece) }
+}
+
+#[test]
+fn piece_taken_back_ends_its_requests_and_what_was_on_its_way_is_no_fault() {
+    let mut conn = open(Instant::ZERO, None);
+    feed(&mut conn, &Message::HaveAll).unwrap();
+    feed(&mut conn, &Message::Unchoke).unwrap();
+    for block in [block(0, 0), block(1, 0), block(0, 1)] {
+        conn.ask(Instant::ZERO, block);
+    }
+    let asked = vec![block(0, 0), block(0, 1)];
+    assert_eq!(feed(&mut conn, &dont_have(0)), Ok(Received::Lost { piece: 0, asked }));
+    assert!(!conn.is_seed() && !conn.pieces().unwrap().has(0) && conn.requests.len() == 1);
+    assert_eq!(feed(&mut conn, &dont_have(0)), Ok(Received::Nothing), "it is gone already");
+    assert_eq!(feed(&mut conn, &Message::Reject(block(0, 0))), Ok(Received::Nothing));
+    let data = Bytes::from(vec![0; BLOCK_LEN as usize]);
+    let late = Message::Piece { piece: 0, begin: BLOCK_LEN, block: data.clone() };
+    let block = block(0, 1);
+    assert_eq!(feed(&mut conn, &late), Ok(Received::Block { block, data, late: true }));
+    assert_eq!(feed(&mut conn, &Message::Have(0)), Ok(Received::Have(0)));
+    assert!(conn.is_seed());
+}
+
+#[test]
+fn peer_that_has_everything_and_has_not_all_the_time_is_closed() {
+    let mut conn = open(Instant::ZERO, None);
+    feed(&mut conn, &Message::HaveAll).unwrap();
+    let flaps = (0..2000).find_map(|_| {
+        let lost = feed(&mut conn, &dont_have(3)).err();
+        feed(&mut conn, &Message::Have(3)).unwrap();
+        lost
+    });
+    assert_eq!(flaps, Some(Misbehavior::RepeatedAnnouncements));
+    // One that loses piece after piece is none: a disk that dies looks like that.
+    let mut conn = open(Instant::ZERO, None);
+    feed(&mut conn, &Message::HaveAll).unwrap();
+    for piece in 0..GEOMETRY.pieces {
+        assert!(matches!(feed(&mut conn, &dont_have(piece)), Ok(Received::Lost { .. })));
+    }
+    assert!(conn.pieces().unwrap().is_none());
+}
+
+#[test]
+fn piece_is_taken_back_where_the_peer_wants_to_know() {
+    let mut conn = open(Instant::ZERO, None);
+    conn.say_dont_have(3);
+    assert_eq!(said(&mut conn), [], "it has not said under which number");
+    let theirs = ExtensionHandshake { dont_have_id: Some(77), ..hello() };
+    let payload = theirs.encode().into();
+    feed(&mut conn, &Message::Extended { id: HANDSHAKE_ID, payload }).unwrap();
+    conn.say_dont_have(3);
+    assert_eq!(
+        said(&mut conn),
+        [Message::Extended { id: 77, payload: Bytes::from_static(&[0, 0, 0, 3]) }]
+    );
 }
 
 #[test]

@@ -132,7 +132,7 @@ impl MemoryDisk {
             DiskRequest::Read { conn, piece, begin, len } => {
                 vec![match self.read(piece, begin, len) {
                     Some(block) => DiskEvent::Read { conn, piece, begin, block },
-                    None => DiskEvent::ReadFailed { conn, piece, begin, len },
+                    None => DiskEvent::ReadFailed { conn, piece, begin, len, is_lost: false },
                 }]
             }
             DiskRequest::HashBlocks { piece } => {

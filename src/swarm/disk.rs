@@ -127,7 +127,7 @@ pub enum DiskEvent {
         /// The data.
         block: Bytes,
     },
-    /// A read for a peer could not be done: the file changed behind our back. The torrent stays.
+    /// A read for a peer could not be done. The torrent stays.
     ReadFailed {
         /// Who waited for it.
         conn: ConnId,
@@ -137,6 +137,9 @@ pub enum DiskEvent {
         begin: u32,
         /// Bytes asked for.
         len: u32,
+        /// The data is gone or cannot be read, and will not come back by itself: the file changed
+        /// behind our back, or its disk fails.
+        is_lost: bool,
     },
     /// Everything written so far is durable and recorded.
     Flushed,
@@ -167,6 +170,8 @@ pub enum DiskErrorKind {
     Conflict,
     /// The torrent's names or sizes cannot be laid out on a disk.
     Layout,
+    /// Too many files are open: it may pass.
+    Busy,
     /// Everything else.
     Io,
 }

@@ -146,6 +146,9 @@ pub enum Event {
     PieceVerified(PieceIndex),
     /// A piece's data did not match its hash and will be fetched again.
     PieceFailed(PieceIndex),
+    /// A verified piece is gone from the storage or cannot be read: peers are told, and while the
+    /// download goes on it is fetched again.
+    PieceLost(PieceIndex),
     /// All wanted data is verified, durable and recorded.
     Finished,
     /// The storage failed; the torrent stopped and keeps what it has.

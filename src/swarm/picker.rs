@@ -207,6 +207,11 @@ impl Picker {
         }
     }
 
+    /// A peer has one piece less, and had not everything: call it once for each.
+    pub fn peer_lost_piece(&mut self, piece: u32) {
+        self.order.count_down(piece);
+    }
+
     /// A peer that had everything is gone.
     pub fn peer_lost_all(&mut self) {
         self.order.seed_down();
@@ -407,6 +412,14 @@ impl Picker {
             }
             self.order.insert(piece);
         }
+    }
+
+    /// A piece that was good is gone. It is fetched again, or not wanted any more.
+    pub fn on_piece_lost(&mut self, piece: PieceIndex, again: bool) {
+        if !again && self.wanted.clear(piece.get()) && self.needed.clear(piece.get()) {
+            self.missing_bytes -= u64::from(self.len_of(piece.get()));
+        }
+        self.on_piece_bad(piece);
     }
 
     // --- the small steps ----------------------------------------------------------------------

@@ -160,6 +160,14 @@ impl SuperSeed {
         self.gain(piece);
     }
 
+    /// A peer has one piece less.
+    pub fn on_lost(&mut self, conn: ConnId, piece: u32) {
+        if let Some(offers) = self.peers.get_mut(&conn) {
+            offers.sent.remove(&piece);
+        }
+        self.lose(piece);
+    }
+
     /// So many bytes of a piece were sent to a peer: true if that makes it whole.
     pub fn on_sent(&mut self, now: Instant, conn: ConnId, piece: u32, len: u32) -> bool {
         let Some(offers) = self.peers.get_mut(&conn) else { return false };

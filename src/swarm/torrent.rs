@@ -4,8 +4,8 @@
 //! looks what is there) → [`Phase::Downloading`] → [`Phase::Seeding`]. What happens in each is in
 //! the files below this one, by responsibility: `connections` (who is here), `fetching` (the info
 //! dictionary), `downloading`, `uploading`, `offering`
-//! (what we say we have), `gossip` (peer exchange), `pacing` (rate limits, and rest), `status` (for
-//! eyes).
+//! (what we say we have), `losing` (pieces that are gone again), `gossip` (peer exchange), `pacing`
+//! (rate limits, and rest), `status` (for eyes).
 //!
 //! Small messages are collected in each connection and leave when the host asks for output: what
 //! many frames caused goes out as one buffer.
@@ -14,6 +14,7 @@ mod connections;
 mod downloading;
 mod fetching;
 mod gossip;
+mod losing;
 mod offering;
 mod pacing;
 mod status;
@@ -234,8 +235,11 @@ impl Torrent {
             DiskEvent::Read { conn, piece, begin, block } => {
                 self.on_read(now, conn, piece.get(), begin, &block);
             }
-            DiskEvent::ReadFailed { conn, piece, begin, len } => {
+            DiskEvent::ReadFailed { conn, piece, begin, len, is_lost } => {
                 self.on_read_failed(conn, piece.get(), begin, len);
+                if is_lost {
+                    self.on_piece_lost(now, piece);
+                }
             }
             DiskEvent::Flushed => self.on_flushed(),
             DiskEvent::Failed(error) => {

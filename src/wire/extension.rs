@@ -1,5 +1,5 @@
 //! The extension protocol (BEP 10): its handshake, metadata exchange (BEP 9), peer exchange
-//! (BEP 11) and the upload-only message that goes with BEP 21.
+//! (BEP 11), the upload-only message that goes with BEP 21, and pieces taken back (BEP 54).
 //!
 //! What a stranger sent is read from the bounded scanner's views alone; serde_bencode only writes.
 
@@ -19,6 +19,8 @@ pub const METADATA_ID: u8 = 1;
 pub const PEX_ID: u8 = 2;
 /// The number under which we want to be told that a peer only uploads.
 pub const UPLOAD_ONLY_ID: u8 = 3;
+/// The number under which we want to be told that a peer lost a piece.
+pub const DONT_HAVE_ID: u8 = 4;
 
 /// Bytes of one piece of metadata (BEP 9).
 pub const METADATA_PIECE_LEN: usize = 16 * 1024;
@@ -52,6 +54,8 @@ pub struct ExtensionHandshake {
     pub pex_id: Option<u8>,
     /// The number under which the sender wants to be told that we only upload.
     pub upload_only_id: Option<u8>,
+    /// The number under which the sender wants to be told that we lost a piece.
+    pub dont_have_id: Option<u8>,
     /// Size of the info dictionary in bytes (BEP 9), as claimed: neither checked nor bounded.
     pub metadata_size: Option<u64>,
     /// The sender's TCP port.
@@ -84,6 +88,7 @@ impl ExtensionHandshake {
             metadata_id: id(b"ut_metadata"),
             pex_id: id(b"ut_pex"),
             upload_only_id: id(b"upload_only"),
+            dont_have_id: id(b"lt_donthave"),
             metadata_size: int(b"metadata_size").and_then(|n| u64::try_from(n).ok()),
             port: int(b"p").and_then(|n| u16::try_from(n).ok()).filter(|p| *p != 0),
             request_queue: int(b"reqq").and_then(|n| u32::try_from(n).ok()).filter(|n| *n != 0),
@@ -98,6 +103,7 @@ impl ExtensionHandshake {
         let your_ip = self.your_ip.map(bytes_of_ip);
         let wire = WireHandshake {
             m: WireNames {
+                lt_donthave: self.dont_have_id,
                 upload_only: self.upload_only_id,
                 ut_metadata: self.metadata_id,
                 ut_pex: self.pex_id,
@@ -132,6 +138,8 @@ struct WireHandshake<'a> {
 
 #[derive(Serialize)]
 struct WireNames {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lt_donthave: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     upload_only: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -225,6 +233,16 @@ fn head(out: &mut Vec<u8>, kind: i64, piece: u32, total_size: Option<u64>) {
         w.bytes(b"total_size").int(i64::try_from(size).unwrap_or(i64::MAX));
     }
     w.end();
+}
+
+/// Reads a message that takes a piece back (BEP 54): its index, unchecked.
+pub fn decode_dont_have(payload: &[u8]) -> Option<u32> {
+    payload.try_into().ok().map(u32::from_be_bytes)
+}
+
+/// The payload of a message that takes a piece back.
+pub fn encode_dont_have(piece: u32) -> Bytes {
+    Bytes::copy_from_slice(&piece.to_be_bytes())
 }
 
 /// A peer exchange message (BEP 11): what changed since the one before.
@@ -377,6 +395,7 @@ mod tests {
             metadata_id: Some(1),
             pex_id: Some(2),
             upload_only_id: Some(3),
+            dont_have_id: Some(4),
             metadata_size: Some(1000),
             port: Some(6881),
             request_queue: Some(2000),
@@ -384,7 +403,7 @@ mod tests {
             client: Some("trackless".into()),
             your_ip: Some(Ipv4Addr::new(1, 2, 3, 4).into()),
         };
-        let wire = b"d1:md11:upload_onlyi3e11:ut_metadatai1e6:ut_pexi2ee13:metadata_sizei1000e\
+        let wire = b"d1:md11:lt_donthavei4e11:upload_onlyi3e11:ut_metadatai1e6:ut_pexi2ee13:metadata_sizei1000e\
             1:pi6881e4:reqqi2000e11:upload_onlyi1e1:v9:trackless6:yourip4:\x01\x02\x03\x04e";
         assert_eq!(h.encode(), wire);
         assert_eq!(ExtensionHandshake::decode(wire), Ok(h));
@@ -431,6 +450,16 @@ mod tests {
         assert_eq!(MetadataMessage::decode(&long.into()), Err(ExtensionError::TooLong));
         let unknown = Bytes::from_static(b"d8:msg_typei9ee");
         assert_eq!(MetadataMessage::decode(&unknown), Ok(MetadataMessage::Unknown));
+    }
+
+    #[test]
+    fn taken_back_piece_is_four_bytes() {
+        for piece in [0, 1, 77_000, u32::MAX] {
+            assert_eq!(decode_dont_have(&encode_dont_have(piece)), Some(piece));
+        }
+        for bad in [&[][..], &[0; 3], &[0; 5]] {
+            assert_eq!(decode_dont_have(bad), None);
+        }
     }
 
     #[test]

@@ -259,7 +259,10 @@ fn reads_serve_any_part_and_fail_alone() {
     assert!(changed);
     let piece = fixture.layout.piece(0).unwrap();
     bench.pool.submit(2, DiskRequest::Read { conn, piece, begin: 0, len: 16384 });
-    assert_eq!(bench.next(), DiskEvent::ReadFailed { conn, piece, begin: 0, len: 16384 });
+    assert_eq!(
+        bench.next(),
+        DiskEvent::ReadFailed { conn, piece, begin: 0, len: 16384, is_lost: true }
+    );
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::base::limits::BLOCK_LEN;
 use crate::driver::disk::reads::ReadCache;
 use crate::driver::disk::{Job, Task};
 use crate::driver::storage::{Opened, Storage};
-use crate::swarm::{DiskError, DiskEvent, DiskRequest, PieceIndex};
+use crate::swarm::{DiskError, DiskErrorKind, DiskEvent, DiskRequest, PieceIndex};
 
 type Events = Vec<(u32, DiskEvent)>;
 
@@ -90,7 +90,8 @@ impl<'a> Worker<'a> {
                     Ok(block) => DiskEvent::Read { conn, piece, begin, block },
                     Err(e) => {
                         tracing::debug!("a peer's request could not be served: {e}");
-                        DiskEvent::ReadFailed { conn, piece, begin, len }
+                        let is_lost = e.kind != DiskErrorKind::Busy;
+                        DiskEvent::ReadFailed { conn, piece, begin, len, is_lost }
                     }
                 }
             }
@@ -330,7 +331,7 @@ fn hash_blocks(
 // What is answered when the storage is not open (any more).
 fn refusal(request: DiskRequest) -> Option<DiskEvent> {
     let DiskRequest::Read { conn, piece, begin, len } = request else { return None };
-    Some(DiskEvent::ReadFailed { conn, piece, begin, len })
+    Some(DiskEvent::ReadFailed { conn, piece, begin, len, is_lost: false })
 }
 
 fn fail(id: u32, storage: &Storage, error: DiskError, events: &mut Events) {

@@ -29,6 +29,7 @@ fn kind(error: &io::Error) -> DiskErrorKind {
         Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => DiskErrorKind::Permission,
         Some(Errno::NOTDIR | Errno::ISDIR | Errno::LOOP | Errno::EXIST) => DiskErrorKind::Conflict,
         Some(Errno::NAMETOOLONG) => DiskErrorKind::Layout,
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR) => DiskErrorKind::Busy,
         _ => DiskErrorKind::Io,
     }
 }

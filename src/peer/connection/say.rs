@@ -8,7 +8,9 @@ use super::{Connection, State};
 use crate::base::Instant;
 use crate::peer::grant::Grant;
 use crate::wire::bitfield::Bitfield;
-use crate::wire::extension::{ExtensionHandshake, HANDSHAKE_ID, MetadataMessage, Pex};
+use crate::wire::extension::{
+    ExtensionHandshake, HANDSHAKE_ID, MetadataMessage, Pex, encode_dont_have,
+};
 use crate::wire::peer::{BlockRef, Message, PIECE_HEAD_LEN, piece_head};
 
 impl Connection {
@@ -123,6 +125,12 @@ impl Connection {
     pub fn say_upload_only(&mut self, upload_only: bool) {
         let Some(id) = self.extensions.as_ref().and_then(|e| e.upload_only_id) else { return };
         self.say_extended(id, Bytes::from(vec![u8::from(upload_only)]));
+    }
+
+    /// Takes a piece back, if the peer wants to know (BEP 54).
+    pub fn say_dont_have(&mut self, piece: u32) {
+        let Some(id) = self.extensions.as_ref().and_then(|e| e.dont_have_id) else { return };
+        self.say_extended(id, encode_dont_have(piece));
     }
 
     /// Sends our extension handshake (BEP 10), if the peer speaks the protocol: right after the

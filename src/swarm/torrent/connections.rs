@@ -11,7 +11,9 @@ use crate::peer::{CloseReason, ConnId, Connection, Misbehavior, REQUESTS_QUEUED_
 use crate::swarm::candidates::{DialBounds, Ending};
 use crate::swarm::pex::PexState;
 use crate::swarm::{Event, Output, PeerSource, Phase};
-use crate::wire::extension::{ExtensionHandshake, METADATA_ID, PEX_ID, UPLOAD_ONLY_ID};
+use crate::wire::extension::{
+    DONT_HAVE_ID, ExtensionHandshake, METADATA_ID, PEX_ID, UPLOAD_ONLY_ID,
+};
 use crate::wire::handshake::Handshake;
 
 /// One connected peer.
@@ -149,6 +151,7 @@ impl Torrent {
             metadata_id: Some(METADATA_ID),
             pex_id: (!self.is_private()).then_some(PEX_ID),
             upload_only_id: Some(UPLOAD_ONLY_ID),
+            dont_have_id: Some(DONT_HAVE_ID),
             metadata_size: self.content.as_ref().map(|c| c.bytes.len() as u64),
             port: self.config.listen_port,
             request_queue: u32::try_from(REQUESTS_QUEUED_MAX).ok(),
@@ -275,6 +278,7 @@ impl Torrent {
             Received::Choked(_) => self.on_choked(now, conn),
             Received::Interest => self.fill_slots(now),
             Received::Have(piece) => self.on_have(now, conn, piece),
+            Received::Lost { piece, asked } => self.on_peer_lost(conn, piece, &asked),
             Received::Pieces(before) => self.on_pieces(now, conn, before.as_ref()),
             Received::Unsolicited(bytes) => {
                 self.wasted += bytes as u64;

@@ -1,5 +1,6 @@
 //! What we get: interest, requests, blocks, verified and failed pieces, and the end.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -24,7 +25,9 @@ pub(super) struct Transfer {
     unwritten: usize,
     /// Too many of them: nothing is asked for until they are fewer.
     is_throttled: bool,
-    ending: Ending,
+    /// Pieces that were good, were told, and are gone: as many as there are.
+    pub lost: BTreeSet<u32>,
+    pub ending: Ending,
     picked: Vec<picker::BlockRef>,
 }
 
@@ -38,7 +41,7 @@ pub(super) struct Arrived {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
+pub(super) enum Ending {
     /// Wanted pieces are missing.
     Incomplete,
     /// The storage makes everything durable.
@@ -73,6 +76,7 @@ impl Torrent {
             unwritten: 0,
             is_throttled: false,
             ending: Ending::Incomplete,
+            lost: BTreeSet::new(),
             picked: Vec::new(),
         });
         self.consider_super_seeding(&have);
@@ -157,7 +161,7 @@ impl Torrent {
         }
     }
 
-    fn update_interest(&mut self, conn: ConnId) {
+    pub(super) fn update_interest(&mut self, conn: ConnId) {
         let Some(transfer) = &self.transfer else { return };
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         let wants = match peer.conn.pieces().filter(|_| self.phase == Phase::Downloading) {
@@ -223,7 +227,11 @@ impl Torrent {
         }
     }
 
-    fn with_picker(&mut self, block: BlockRef, act: impl FnOnce(&mut Picker, picker::BlockRef)) {
+    pub(super) fn with_picker(
+        &mut self,
+        block: BlockRef,
+        act: impl FnOnce(&mut Picker, picker::BlockRef),
+    ) {
         let piece = self.content.as_ref().and_then(|content| content.layout.piece(block.piece));
         if let (Some(piece), Some(transfer)) = (piece, &mut self.transfer) {
             let block = picker::BlockRef { piece, begin: block.begin, len: block.len };
@@ -303,6 +311,7 @@ impl Torrent {
         self.ask_disk(DiskRequest::Commit { piece });
         if compare {
             self.ask_disk(DiskRequest::HashBlocks { piece });
+        transfer.lost.remove(&piece.get());
         }
         self.say_event(Event::PieceVerified(piece));
         for conn in self.conns() {
@@ -464,10 +473,7 @@ fn wire_ref(block: &picker::BlockRef) -> BlockRef {
 }
 
 /// Bytes that may wait for the storage before we stop asking for more.
-const UNWRITTEN_MAX: usize = 32 << 20;
-/// Blocks asked of all peers together: with what waits for the storage at most 96 MiB arrive that
-/// nobody can refuse any more.
-const IN_FLIGHT_MAX: usize = 4_096;
+const UNWRITTEN_MAX: usize = 12 << 20;
 /// A peer that lets us wait so long is not asked any more while others can deliver. One block in
 /// this time is 5 KiB/s.
 const SILENCE_MAX: Duration = Duration::from_secs(3);

@@ -1,9 +1,10 @@
 //! Two and more torrent cores in a small world; who breaks the rules is in `hostile`, who comes
-//! with empty hands in `beginners`, who is held back in `pacing`, what is
-//! kept to itself in `private`, single frames against one core are in `raw`.
+//! with empty hands in `beginners`, who is held back in `pacing`, what is kept to itself in `private`,
+//! who loses pieces in `losing`, single frames against one core are in `raw`.
 
 mod beginners;
 mod hostile;
+mod losing;
 mod pacing;
 mod private;
 mod raw;

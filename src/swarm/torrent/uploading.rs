@@ -14,10 +14,15 @@ impl Torrent {
     /// A request that its connection found nothing wrong with.
     pub(super) fn on_request(&mut self, now: Instant, conn: ConnId, block: BlockRef) {
         let is_here = self.transfer.as_ref().is_some_and(|t| t.picker.have().has(block.piece));
+        let was_here = self.transfer.as_ref().is_some_and(|t| t.lost.contains(&block.piece));
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         if is_here {
             peer.conn.serve(block);
             self.read_ahead(conn);
+        } else if was_here {
+            // We said once that we have it, and not every peer understands that we took it back.
+            peer.conn.refuse(&block);
+            self.mark(conn);
         } else if let Err(misbehavior) = peer.conn.count_invalid_request(&block) {
             self.on_misbehavior(now, conn, misbehavior);
         }

@@ -14,7 +14,8 @@ use crate::peer::{CloseReason, ConnId, Misbehavior};
 use crate::swarm::{Config, DiskEvent, DiskRequest, Event, Output, Phase, Torrent};
 use crate::wire::bitfield::Bitfield;
 use crate::wire::extension::{
-    ExtensionHandshake, METADATA_ID, MetadataMessage, PEX_ID, Pex, PexPeer,
+    DONT_HAVE_ID, ExtensionHandshake, METADATA_ID, MetadataMessage, PEX_ID, Pex, PexPeer,
+    encode_dont_have,
 };
 use crate::wire::handshake::Handshake;
 use crate::wire::peer::{BlockRef, Message};
@@ -35,7 +36,7 @@ pub struct Rig {
 
 impl Rig {
     /// A core with one peer, whose part the test plays.
-    fn new(info: bool, have: bool) -> Self {
+    pub fn new(info: bool, have: bool) -> Self {
         Self::with(info, have, |_| {})
     }
 
@@ -60,6 +61,15 @@ impl Rig {
 
     pub fn say(&mut self, message: &Message) {
         self.feed(frame(message));
+    }
+
+    pub fn disk(&mut self, event: DiskEvent) {
+        self.torrent.handle_disk(self.now, event);
+        self.drain();
+    }
+
+    pub fn status(&self) -> crate::swarm::Status {
+        self.torrent.status(self.now)
     }
 
     fn feed(&mut self, frame: Bytes) {
@@ -151,9 +161,14 @@ fn hello() -> ExtensionHandshake {
     ExtensionHandshake {
         metadata_id: Some(METADATA_ID),
         pex_id: Some(PEX_ID),
+        dont_have_id: Some(DONT_HAVE_ID),
         port: Some(6000),
         ..Default::default()
     }
+}
+
+pub fn dont_have(piece: u32) -> Message {
+    Message::Extended { id: DONT_HAVE_ID, payload: encode_dont_have(piece) }
 }
 
 fn block(piece: u32, n: u32) -> BlockRef {
@@ -376,6 +391,7 @@ fn messages() -> impl Strategy<Value = Message> {
         }),
         prop::collection::vec(any::<u8>(), 6).prop_map(|b| Message::Bitfield(b.into())),
         (0..5u8, noise()).prop_map(|(id, payload)| Message::Extended { id, payload }),
+        (0..45u32).prop_map(dont_have),
         (0..22u8).prop_map(|id| Message::Unknown { id }),
         metadata,
         hello,
@@ -404,7 +420,7 @@ proptest! {
                         }
                     }
                     Output::Disk(DiskRequest::Read { conn, piece, begin, len }) if chance % 2 == 0 => {
-                        rig.torrent.handle_disk(rig.now, DiskEvent::ReadFailed { conn, piece, begin, len });
+                        rig.torrent.handle_disk(rig.now, DiskEvent::ReadFailed { conn, piece, begin, len, is_lost: chance % 4 == 0 });
                     }
                     Output::Disk(DiskRequest::Read { conn, piece, begin, len }) => {
                         let block = Bytes::from(vec![0; len as usize]);
