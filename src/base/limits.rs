@@ -15,8 +15,9 @@ pub const METADATA_SIZE_MAX: usize = 32 << 20;
 
 /// Bytes of one request on the wire (BEP 3); every deployed client refuses more than 16 KiB.
 pub const BLOCK_LEN: u32 = 16 * 1024;
-/// Bytes of one length-prefixed peer message that we take. A bitfield of `PIECES_MAX` pieces is 205 KiB.
-pub const PEER_MESSAGE_MAX: usize = 1 << 20;
+/// Bytes of one length-prefixed peer message that we take: the bitfield of `PIECES_MAX` pieces is the
+/// longest, with 205 KiB. A connection may hold one that is never completed.
+pub const PEER_MESSAGE_MAX: usize = 256 << 10;
 /// Largest piece length that we accept in a torrent, in bytes.
 pub const PIECE_LEN_MAX: u64 = 256 << 20;
 /// Pieces in one torrent: as many 20-byte hashes as the largest info dictionary can hold.

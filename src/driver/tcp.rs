@@ -309,9 +309,9 @@ mod tests {
         let (mut theirs, ours) = pair().await;
         let (inputs_in, mut inputs) = mpsc::channel(8);
         let _handle = start(ConnId(1), ours, inputs_in);
-        let big = vec![9u8; 300_000];
+        let big = vec![9u8; 200_000];
         let sent =
-            [&hello()[..], &[0, 0, 0, 1, 2], &[0; 4], &300_000u32.to_be_bytes(), &big].concat();
+            [&hello()[..], &[0, 0, 0, 1, 2], &[0; 4], &200_000u32.to_be_bytes(), &big].concat();
         let write = tokio::spawn(async move {
             for part in sent.chunks(997) {
                 theirs.write_all(part).await.unwrap();

@@ -196,14 +196,14 @@ fn blocks_beyond_the_budget_are_read_back() {
     let mut bench = Bench::new(1, config(dir.path()));
     bench.open(&fixture);
     // As if other pieces had taken all of it but for three blocks.
-    bench.pool.shared.waiting_bytes.store((32 << 20) - 3 * 16384, Ordering::Relaxed);
+    bench.pool.shared.waiting_bytes.store((16 << 20) - 3 * 16384, Ordering::Relaxed);
     let piece = fixture.layout.piece(0).unwrap();
     for block in (0..64).rev() {
         bench.write(&fixture, piece, block);
         bench.wait(|e| matches!(e, DiskEvent::Written { .. }).then_some(()));
     }
     assert_eq!(bench.digest(), (piece, hash::sha1(fixture.piece_data(piece))));
-    assert_eq!(bench.pool.shared.waiting_bytes.load(Ordering::Relaxed), (32 << 20) - 3 * 16384);
+    assert_eq!(bench.pool.shared.waiting_bytes.load(Ordering::Relaxed), (16 << 20) - 3 * 16384);
     let piece = fixture.layout.piece(1).unwrap();
     bench.write(&fixture, piece, 1);
     bench.submit(DiskRequest::Close);

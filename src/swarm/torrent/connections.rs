@@ -190,9 +190,21 @@ impl Torrent {
             };
             !wanted && now.since(peer.conn.opened_at()) >= IDLE_PLACE_TIME
         });
-        let Some((conn, _)) = idle else { return false };
-        self.close(now, *conn, CloseReason::Crowded);
+        let gone = idle.map(|(conn, _)| *conn).or_else(|| self.barren(now));
+        let Some(conn) = gone else { return false };
+        self.close(now, conn, CloseReason::Crowded);
         true
+    }
+
+    // The oldest connection that we want something of and that has never given anything.
+    fn barren(&self, now: Instant) -> Option<ConnId> {
+        let barren = self.peers.iter().filter(|(_, peer)| {
+            self.phase == Phase::Downloading
+                && peer.conn.download.total() == 0
+                && (peer.conn.is_peer_choking() || peer.conn.requests.is_snubbed())
+                && now.since(peer.conn.opened_at()) >= BARREN_PLACE_TIME
+        });
+        barren.min_by_key(|(_, peer)| peer.conn.opened_at()).map(|(conn, _)| *conn)
     }
 
     fn on_handshake(&mut self, now: Instant, conn: ConnId, theirs: &Handshake) {
@@ -421,5 +433,8 @@ const CONNECTIONS_PER_IP_MAX: usize = 8;
 /// A connection in which nobody is interested keeps its place so long, if others want in: who
 /// wants something says so within a round trip or two.
 const IDLE_PLACE_TIME: Duration = Duration::from_secs(5);
+/// A peer that has let us wait so long from the start leaves its place to one that may not: four
+/// turns of the optimistic unchoke (BEP 3).
+const BARREN_PLACE_TIME: Duration = Duration::from_secs(120);
 /// A connection that lasted so long was no accident.
 const USEFUL_TIME: Duration = Duration::from_secs(60);

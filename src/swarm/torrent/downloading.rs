@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Torrent;
+use crate::base::limits::BLOCK_LEN;
 use crate::base::{Digest, Instant};
 use crate::peer::{ConnId, Misbehavior};
 use crate::swarm::blame::{Blame, Verdict};
@@ -75,8 +76,8 @@ impl Torrent {
             blame: Blame::new(),
             unwritten: 0,
             is_throttled: false,
-            ending: Ending::Incomplete,
             lost: BTreeSet::new(),
+            ending: Ending::Incomplete,
             picked: Vec::new(),
         });
         self.consider_super_seeding(&have);
@@ -187,7 +188,10 @@ impl Torrent {
             return;
         }
         let in_flight: usize = self.peers.values().map(|p| p.conn.requests.len()).sum();
-        let room = room.min(IN_FLIGHT_MAX.saturating_sub(in_flight));
+        let arriving = in_flight + transfer.unwritten / BLOCK_BYTES;
+        // Who holds all requests and sends nothing does not keep the others from a few.
+        let least = REQUESTS_MIN.saturating_sub(peer.conn.requests.len());
+        let room = room.min(ARRIVING_MAX.saturating_sub(arriving).max(least));
         let Some(pieces) = peer.conn.pieces() else { return };
         let room = room.min(self.down.blocks_left(now, in_flight));
         let mut picked = std::mem::take(&mut transfer.picked);
@@ -307,11 +311,11 @@ impl Torrent {
     fn on_piece_good(&mut self, now: Instant, piece: PieceIndex) {
         let Some(transfer) = &mut self.transfer else { return };
         transfer.picker.on_piece_good(piece);
+        transfer.lost.remove(&piece.get());
         let compare = transfer.blame.on_piece_good(piece);
         self.ask_disk(DiskRequest::Commit { piece });
         if compare {
             self.ask_disk(DiskRequest::HashBlocks { piece });
-        transfer.lost.remove(&piece.get());
         }
         self.say_event(Event::PieceVerified(piece));
         for conn in self.conns() {
@@ -472,6 +476,12 @@ fn wire_ref(block: &picker::BlockRef) -> BlockRef {
     BlockRef { piece: block.piece.get(), begin: block.begin, len: block.len }
 }
 
+const BLOCK_BYTES: usize = BLOCK_LEN as usize;
+/// Blocks that are under way from all peers together or wait for the storage, 24 MiB: what a
+/// download holds in memory at most, and enough for 240 MB/s at 100 ms.
+const ARRIVING_MAX: usize = 1_536;
+/// Blocks that each peer may be asked for even so.
+const REQUESTS_MIN: usize = 4;
 /// Bytes that may wait for the storage before we stop asking for more.
 const UNWRITTEN_MAX: usize = 12 << 20;
 /// A peer that lets us wait so long is not asked any more while others can deliver. One block in
