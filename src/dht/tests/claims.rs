@@ -1,5 +1,6 @@
 //! What others claim in answers: nodes and peers that cannot be, too many of them, or nobody alive.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use super::hostile::{HASH, alone, answer_to, exchange};
 use super::net::{Net, public_addr};
 use crate::base::{NodeId, Rng as Chance};
 use crate::dht::make_id;
-use crate::wire::krpc::{Body, Message};
+use crate::wire::krpc::{Body, Message, Method};
 
 #[test]
 fn order_of_keys_is_free_and_of_two_equal_ones_the_first_counts() {
@@ -80,6 +81,42 @@ fn useless_addresses_of_ipv6_are_neither_asked_nor_told() {
     assert_eq!(peers, [peer]);
     assert!(net.strays.iter().any(|(_, _, to, _)| *to == good), "the good entry is used");
     assert!(net.strays.iter().all(|(_, _, to, _)| *to == good), "{:?}", net.strays);
+}
+
+#[test]
+fn of_two_hundred_contacts_sixteen_are_asked_and_never_one_that_has_our_id() {
+    let mut net = Net::new(113);
+    let (me, liar) = (public_addr(0), SocketAddr::from(([9, 9, 9, 9], 999)));
+    let twin = SocketAddr::from(([99, 9, 9, 9], 9));
+    net.add(me);
+    let own = net.node(me).id();
+    net.script(liar, move |from, query| {
+        let mut rng = Chance::from_seed([4; 32]);
+        // All of them valid, near the key, and each in a network of its own.
+        let mut named: Vec<_> = (1..=200u8)
+            .map(|n| {
+                let mut id = *HASH.as_bytes();
+                rng.fill(&mut id[4..]);
+                (NodeId::new(id), SocketAddr::from(([80, n, 1, 1], 1)))
+            })
+            .collect();
+        named.insert(100, (own, twin));
+        vec![(liar, from, answer_to(query, NodeId::new([0x77; 20]), from, &named, &[]))]
+    });
+    let get = net.on(me, |node, now| {
+        node.bootstrap(now, &[liar]);
+        node.get_peers(now, HASH)
+    });
+    net.finish(me, get);
+    let mut asked = BTreeSet::new();
+    for (_, _, to, datagram) in &net.strays {
+        let Body::Query(query) = Message::decode(datagram).unwrap().body else { continue };
+        if matches!(query.method, Method::GetPeers { .. }) {
+            asked.insert(*to);
+        }
+    }
+    assert!((8..=16).contains(&asked.len()), "{}", asked.len());
+    assert!(net.strays.iter().all(|(_, _, to, _)| *to != twin));
 }
 
 #[test]

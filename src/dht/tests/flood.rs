@@ -23,6 +23,27 @@ fn errors_have_a_budget() {
 }
 
 #[test]
+fn error_storm_of_one_address_gets_its_rate_and_others_still_hear_what_is_wrong() {
+    let mut net = Net::new(39);
+    let (me, flooder) = (public_addr(0), SocketAddr::from(([9, 9, 9, 9], 999)));
+    net.add(me);
+    net.run(Duration::from_millis(1));
+    let wrong = b"d1:ad2:id3:abce1:q4:ping1:t2:aa1:y1:qe";
+    for n in 0..1_000u16 {
+        let from = SocketAddr::new(flooder.ip(), 1_000 + n % 7);
+        net.inject(from, me, b"d1:eli203e5:wronge1:t2:aa1:y1:ee");
+        net.inject(from, me, wrong);
+    }
+    let stats = net.node(me).stats();
+    let rate = u64::from(Config::new(Family::V4).per_ip_rate.unwrap());
+    assert_eq!(stats.errors_out.total(), 2 * rate);
+    assert_eq!(stats.dropped.rate_limited, 1_000 - 2 * rate);
+    assert_eq!((stats.dropped.unmatched, stats.dropped.error_limited), (1_000, 0));
+    let other = SocketAddr::from(([5, 5, 5, 5], 5));
+    assert_eq!(exchange(&mut net, me, other, wrong).len(), 1);
+}
+
+#[test]
 fn rate_of_one_address_is_limited_and_the_others_do_not_suffer() {
     let mut net = Net::new(33);
     let (me, flooder) = (public_addr(0), SocketAddr::from(([9, 9, 9, 9], 999)));
