@@ -37,6 +37,12 @@ impl Config {
             limits: RateLimits::default(),
         }
     }
+
+    /// The addresses of this host.
+    pub(super) fn listened_on(&self) -> impl Iterator<Item = SocketAddr> {
+        let all = self.nodes.iter().flat_map(|n| n.own_addrs.iter().copied());
+        all.filter(|addr| !addr.ip().is_unspecified())
+    }
 }
 
 /// A DHT node to run.

@@ -1,10 +1,10 @@
 //! What comes out of the cores: carried on to the host, or across to the other side. Here a peer
 //! that a lookup named becomes a candidate, and a lonely torrent's lookup is started.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use crate::base::Instant;
-use crate::base::addr::{Family, is_private};
+use crate::base::addr::Family;
 use crate::base::time::soonest;
 use crate::dht::{self, Announcement, LookupId};
 use crate::engine::discovery::{Discovery, Need};
@@ -207,7 +207,7 @@ impl Engine {
             dht::Event::ContactsBeside(addrs) => self.pass_on(now, &addrs),
             dht::Event::TableGrew { .. } => self.hurry_lonely(now),
             dht::Event::ExternalAddress(ip) => {
-                self.on_external_address(ip);
+                self.on_external_address();
                 self.outputs.push_back(Output::Event(Event::ExternalAddress(socket, ip)));
             }
             dht::Event::Reachability(verdict) => {
@@ -236,11 +236,12 @@ impl Engine {
         }
     }
 
-    fn on_external_address(&mut self, ip: IpAddr) {
+    // Beside those that we listen on, one of each node; a new one replaces the old.
+    fn on_external_address(&mut self) {
         let Some(port) = self.config.listen_port else { return };
-        // One address of each family; a new one replaces the old.
-        self.own_addrs.retain(|a| is_private(a.ip()) || a.is_ipv4() != ip.is_ipv4());
-        self.own_addrs.push(SocketAddr::new(ip, port));
+        let seen = self.nodes.iter().filter_map(|slot| slot.node.external_addr());
+        self.own_addrs = self.config.listened_on().collect();
+        self.own_addrs.extend(seen.map(|ip| SocketAddr::new(ip, port)));
         for slot in self.torrents.values_mut() {
             slot.torrent.set_own_addrs(&self.own_addrs);
         }

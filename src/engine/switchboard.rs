@@ -70,8 +70,7 @@ impl Engine {
     /// An engine with its nodes, and no torrent yet.
     pub fn new(config: Config, seed: Seed, now: Instant) -> Engine {
         let mut rng = Rng::from_seed(seed);
-        let own_addrs = config.nodes.iter().flat_map(|n| n.own_addrs.iter().copied());
-        let own_addrs = own_addrs.filter(|addr| !addr.ip().is_unspecified()).collect();
+        let own_addrs = config.listened_on().collect();
         let nodes = config.nodes.iter().map(|n| {
             let mut node = Node::new(n.dht.clone(), n.id, rng.fork(), now);
             node.set_self_addrs(n.own_addrs.clone());

@@ -489,3 +489,59 @@ fn nodes_of_all_families_share_one_budget_of_new_flows() {
     assert!((450..=502).contains(&later.iter().sum::<usize>()), "{later:?}");
     assert!(later.iter().all(|n| *n > 100), "both have their turns: {later:?}");
 }
+
+// BEP 45: a node for each address; neither forgets that the other is us.
+#[test]
+fn none_of_our_addresses_is_dialled_once_one_is_confirmed() {
+    let own = ["8.8.8.1:6881", "9.9.9.1:6881"];
+    let node = |socket, family, own: &str| NodeConfig {
+        socket: SocketId(socket),
+        port: 6881,
+        dht: dht::Config::new(family),
+        id: None,
+        contacts: Vec::new(),
+        own_addrs: vec![own.parse().unwrap()],
+    };
+    let nodes = vec![node(0, Family::V4, own[0]), node(1, Family::V4, own[1])];
+    let mut config = Config { nodes, ..Config::new(PeerId::new([7; 20])) };
+    config.listen_port = Some(6881);
+    let mut e = Engine::new(config, [1; 32], Instant::ZERO);
+    let routers: Vec<SocketAddr> = (20..36).map(|n| SocketAddr::from(([n, 1, 1, 1], 1))).collect();
+    e.bootstrap(Instant::ZERO, &routers);
+    let mut now = Instant::ZERO;
+    while e.nodes[0].node.external_addr().is_none() {
+        for o in outputs(&mut e) {
+            // Only the first node hears where it is seen.
+            let Output::Transmit { socket: SocketId(0), to, datagram } = o else { continue };
+            let message = Message::decode(&datagram).unwrap();
+            let Body::Query(_) = message.body else { continue };
+            let SocketAddr::V4(from) = to else { unreachable!("all are") };
+            let answer = Answer {
+                tid: message.tid,
+                to: own[0].parse().unwrap(),
+                id: NodeId::new([from.ip().octets()[0]; 20]),
+                nodes: Some(&[]),
+                nodes6: None,
+                token: None,
+                values: &[],
+                extra: Extra::None,
+                brief: false,
+            };
+            let mut out = Vec::new();
+            krpc::encode_answer(&mut out, &answer, 1_000);
+            e.handle_datagram(now, SocketId(0), to, &out);
+        }
+        now += Duration::from_millis(100);
+        assert!(now < Instant::ZERO + Duration::from_secs(600), "nobody tells it");
+        e.handle_timeout(now);
+    }
+    let mut add = AddTorrent::new(InfoHash::new([3; 20]));
+    let other = SocketAddr::from(([5, 5, 5, 5], 5));
+    add.peers = own.iter().map(|addr| addr.parse().unwrap()).chain([other]).collect();
+    e.add_torrent(now, add).unwrap();
+    let dialled: Vec<_> = outputs(&mut e)
+        .into_iter()
+        .filter_map(|o| if let Output::Connect { addr, .. } = o { Some(addr) } else { None })
+        .collect();
+    assert_eq!(dialled, [other]);
+}
