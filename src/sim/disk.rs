@@ -260,8 +260,10 @@ impl MemoryDisk {
             return None;
         }
         let (at, block) = self.blocks.range(..=(piece, begin)).next_back()?;
+        if at.0 != piece {
+            return None;
+        }
         let from = (begin - at.1) as usize;
-        let block = if at.0 == piece { block } else { return None };
         let found = block.get(from..from.checked_add(len as usize)?)?;
         let found = block.slice_ref(found);
         if found.is_empty() || !self.rng.chance(self.faults.read_lies) {
