@@ -48,6 +48,8 @@ pub struct AddTorrent {
     pub connections_max: usize,
     /// Look what is there, and nothing more until [`Torrent::resume`](crate::driver::Torrent::resume).
     pub paused: bool,
+    /// Record what is here, for the next session that has the same state directory.
+    pub remembered: bool,
 }
 
 /// Why a torrent file could not be read.
@@ -76,6 +78,7 @@ impl AddTorrent {
             limits: RateLimits::default(),
             connections_max: 100,
             paused: false,
+            remembered: true,
         }
     }
 

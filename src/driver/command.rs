@@ -1,15 +1,17 @@
 //! What callers ask of the event loop, and what they are told.
 
 use std::net::SocketAddr;
+use std::sync::Weak;
 
+use bytes::Bytes;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::base::budget::RateLimits;
 use crate::base::{InfoHash, Key, NodeId};
 use crate::dht::{self, Item, ItemKey};
-use crate::driver::{AddTorrent, SessionEvent, SessionStatus};
+use crate::driver::{AddTorrent, ReadError, SessionEvent, SessionStatus};
 use crate::engine::{AddError, NodeEvent, TorrentId};
-use crate::swarm::{self, FileStatus, PeerStatus};
+use crate::swarm::{self, FileStatus, PeerStatus, ReaderId};
 
 /// A torrent that was added: its name in the engine and its news.
 pub(super) type Added = (TorrentId, mpsc::Receiver<TorrentEvent>);
@@ -32,6 +34,9 @@ pub(super) enum Command {
     Status(TorrentId, oneshot::Sender<Option<TorrentStatus>>),
     Peers(TorrentId, oneshot::Sender<Vec<PeerStatus>>),
     Files(TorrentId, oneshot::Sender<Vec<FileStatus>>),
+    /// A reader of one file, while its token lives.
+    OpenReader(TorrentId, usize, Weak<()>, oneshot::Sender<Result<Opened, ReadError>>),
+    Read(ReaderId, Read, oneshot::Sender<Result<Bytes, ReadError>>),
     Dht(DhtCommand, mpsc::Sender<NodeEvent>),
     KeepItem(Item, oneshot::Sender<bool>),
     DropItem(Key, oneshot::Sender<bool>),
@@ -39,6 +44,25 @@ pub(super) enum Command {
     Sweep,
     SessionStatus(oneshot::Sender<SessionStatus>),
     Shutdown(oneshot::Sender<()>),
+}
+
+/// A reader that was opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) reader: ReaderId,
+    /// Bytes of its file.
+    pub(super) len: u64,
+}
+
+/// What a reader wants.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Read {
+    /// Where in the file.
+    pub(super) at: u64,
+    /// At most so many bytes.
+    pub(super) len: u32,
+    /// So many bytes from there on will be wanted soon.
+    pub(super) ahead: u64,
 }
 
 /// One DHT operation.

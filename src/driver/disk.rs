@@ -21,9 +21,11 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::driver::storage::handles::Handles;
 use crate::driver::storage::{Storage, locked};
-use crate::swarm::{DiskError, DiskErrorKind, DiskEvent, DiskRequest};
+use crate::swarm::{DiskError, DiskErrorKind, DiskEvent, DiskRequest, PieceIndex};
 
 pub use crate::driver::storage::{StorageConfig, StorageMode};
 
@@ -38,6 +40,8 @@ struct Job {
 
 enum Task {
     Do(DiskRequest),
+    /// Part of a good piece, for a reader of ours.
+    Fetch(Fetch),
     /// The torrent is closed: drop what is held of it.
     Forget,
 }
@@ -47,15 +51,27 @@ impl Task {
     fn piece(&self) -> Option<u32> {
         match self {
             Task::Do(request) => piece_of(request),
+            Task::Fetch(fetch) => Some(fetch.piece.get()),
             Task::Forget => None,
         }
     }
 
     // Reads are not waited for by jobs that must be alone.
     fn is_waited_for(&self) -> bool {
-        !matches!(self, Task::Do(DiskRequest::Read { .. }) | Task::Forget)
+        !matches!(self, Task::Do(DiskRequest::Read { .. }) | Task::Fetch(_) | Task::Forget)
     }
 }
+
+/// Part of a good piece, and who wants it.
+pub(in crate::driver) struct Fetch {
+    pub(in crate::driver) piece: PieceIndex,
+    pub(in crate::driver) begin: u32,
+    pub(in crate::driver) len: u32,
+    pub(in crate::driver) reply: FetchReply,
+}
+
+/// Called from a disk thread.
+pub(in crate::driver) type FetchReply = Box<dyn FnOnce(Result<Bytes, DiskError>) + Send>;
 
 /// The disk threads of a process.
 #[derive(Debug)]
@@ -116,6 +132,16 @@ impl DiskPool {
         }
         entry.held.push_back(request);
         self.shared.release(&mut queues, id);
+    }
+
+    /// Queues a read for a reader of ours; never waits. For a torrent that is not known there is no
+    /// reply: it is dropped.
+    pub(in crate::driver) fn fetch(&self, id: u32, fetch: Fetch) {
+        let mut queues = locked(&self.shared.queues);
+        let Some(storage) = queues.torrents.get(&id).map(|entry| entry.storage.clone()) else {
+            return;
+        };
+        self.shared.dispatch(&mut queues, Job { id, storage, task: Task::Fetch(fetch) });
     }
 
     /// Moves the events since the last call to the end of `out`.

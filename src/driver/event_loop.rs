@@ -25,8 +25,10 @@ use crate::engine::{self, CommandId, Engine, Event, NodeEvent, SocketId, Torrent
 use crate::peer::ConnId;
 use crate::swarm::{self, DiskEvent};
 
+mod readers;
 mod wishes;
 
+use readers::Readers;
 use wishes::Listeners;
 
 /// What the loop is made from.
@@ -47,6 +49,7 @@ pub(super) struct EventLoop {
     handles: BTreeMap<ConnId, Handle>,
     torrents: BTreeMap<TorrentId, Listeners>,
     news: broadcast::Sender<SessionEvent>,
+    readers: Readers,
     dht_commands: BTreeMap<CommandId, mpsc::Sender<NodeEvent>>,
     disk: Option<DiskPool>,
     disk_wake: Arc<Notify>,
@@ -95,6 +98,7 @@ impl EventLoop {
             handles: BTreeMap::new(),
             torrents: BTreeMap::new(),
             news: broadcast::Sender::new(SESSION_EVENTS_QUEUED_MAX),
+            readers: Readers::default(),
             dht_commands: BTreeMap::new(),
             disk: None,
             disk_wake,
@@ -254,8 +258,13 @@ impl EventLoop {
         match event {
             Event::Torrent { torrent, event } => {
                 tracing::debug!(torrent = torrent.0, ?event, "torrent");
-                if !matches!(event, swarm::Event::PieceVerified(_)) {
-                    self.tell(torrent, TorrentEvent::Swarm(event));
+                match event {
+                    swarm::Event::PieceVerified(piece) => self.serve_waiting(torrent, Some(piece)),
+                    swarm::Event::Opened { .. } | swarm::Event::Failed(_) => {
+                        self.serve_waiting(torrent, None);
+                        self.tell(torrent, TorrentEvent::Swarm(event));
+                    }
+                    event => self.tell(torrent, TorrentEvent::Swarm(event)),
                 }
             }
             Event::LookupDone { torrent, report } => {

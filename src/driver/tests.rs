@@ -286,3 +286,84 @@ async fn limits_of_session_and_torrent_reach_the_data() {
     }
     seeder.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn file_is_read_while_it_comes_from_wherever_it_is_wanted() {
+    use tokio::io::{AsyncReadExt, AsyncSeekExt};
+    let content = content(3_000_001);
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let seeder = Session::start(quiet()).await.unwrap();
+    let seeded = seed(&seeder, &content, from.path()).await;
+    let leecher = Session::start(quiet()).await.unwrap();
+    let mut add = AddTorrent::new(content.info_hash).into_dir(to.path());
+    // Nothing comes before there is somebody to bring it.
+    let mut torrent = leecher.add(add.clone()).await.unwrap();
+    assert_eq!(torrent.reader(0).await.err(), Some(ReadError::NoMetadata));
+    torrent.add_peers(seeder.local_addrs()).await;
+    wait_for(&mut torrent, |e| matches!(e, Event::MetadataReady { .. })).await;
+    let mut reader = torrent.reader(0).await.unwrap();
+    assert_eq!((reader.len(), reader.is_empty()), (3_000_001, false));
+    let mut tail = [0; 1000];
+    reader.seek(std::io::SeekFrom::End(-1000)).await.unwrap();
+    reader.read_exact(&mut tail).await.unwrap();
+    assert_eq!(tail[..], content.data[content.data.len() - 1000..]);
+    assert_eq!(reader.read(&mut tail).await.unwrap(), 0, "the end");
+    reader.seek(std::io::SeekFrom::Start(5)).await.unwrap();
+    let mut some = [0; 70_000];
+    reader.read_exact(&mut some).await.unwrap();
+    assert!(some[..] == content.data[5..70_005]);
+    assert_eq!(reader.seek(std::io::SeekFrom::Current(-70_005)).await.unwrap(), 0);
+    assert!(reader.seek(std::io::SeekFrom::Current(-1)).await.is_err());
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    let mut other = torrent.reader(0).await.unwrap();
+    let (one, two) = tokio::join!(reader.read_to_end(&mut first), other.read_to_end(&mut second));
+    one.unwrap();
+    two.unwrap();
+    assert!(first == content.data && second == content.data);
+    assert_eq!(torrent.reader(1).await.err(), Some(ReadError::NoFile(1)));
+    // A seed reads its own data as well.
+    let mut own = seeded.reader(0).await.unwrap();
+    first.clear();
+    own.read_to_end(&mut first).await.unwrap();
+    assert!(first == content.data);
+    torrent.remove().await;
+    reader.seek(std::io::SeekFrom::Start(0)).await.unwrap();
+    let error = reader.read(&mut tail).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "{error}");
+
+    add.wanted = Some(vec![false]);
+    add.info = Some(content.info.clone());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let unwanted = leecher.add(add.into_dir(elsewhere.path())).await.unwrap();
+    let mut events = leecher.events().await;
+    // Before the storage is open it is not known what is here.
+    while unwanted.status().await.unwrap().swarm.phase == Phase::Checking {
+        tokio::time::timeout(Duration::from_millis(50), events.next()).await.ok();
+    }
+    assert_eq!(unwanted.reader(0).await.err(), Some(ReadError::NotSelected));
+    leecher.shutdown().await;
+    seeder.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reader_of_a_torrent_that_goes_away_hears_of_it() {
+    use tokio::io::AsyncReadExt;
+    let content = content(100_000);
+    let dir = tempfile::tempdir().unwrap();
+    let session = Session::start(quiet()).await.unwrap();
+    let mut add = AddTorrent::new(content.info_hash).into_dir(dir.path());
+    add.info = Some(content.info.clone());
+    // Nobody has it: the reader waits.
+    let torrent = session.add(add).await.unwrap();
+    let mut reader = torrent.reader(0).await.unwrap();
+    let mut buffer = [0; 10];
+    let waiting = tokio::spawn(async move { reader.read(&mut buffer).await });
+    tokio::task::yield_now().await;
+    torrent.remove().await;
+    let error = waiting.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "{error}");
+    let resolving = session.add(AddTorrent::new(InfoHash::new([8; 20]))).await.unwrap();
+    assert_eq!(resolving.reader(0).await.err(), Some(ReadError::NoMetadata));
+    session.shutdown().await;
+    assert_eq!(resolving.reader(0).await.err(), Some(ReadError::Ended));
+}

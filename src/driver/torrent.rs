@@ -6,9 +6,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::base::InfoHash;
 use crate::base::budget::RateLimits;
-use crate::driver::TorrentEvent;
-use crate::driver::TorrentStatus;
 use crate::driver::command::Command;
+use crate::driver::{FileReader, ReadError, TorrentEvent, TorrentStatus};
 use crate::engine::TorrentId;
 use crate::swarm::{FileStatus, PeerStatus};
 
@@ -45,6 +44,17 @@ impl Torrent {
     /// Its files; empty before the metadata is here.
     pub async fn files(&self) -> Vec<FileStatus> {
         self.ask(|reply| Command::Files(self.id, reply)).await.unwrap_or_default()
+    }
+
+    /// Reads one of its files, by its place among all files as [`FileStatus::index`] counts them. What is
+    /// not here yet is waited for.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::NoMetadata`] before the files are known, and if there is no such file or it is not
+    /// selected.
+    pub async fn reader(&self, file: usize) -> Result<FileReader, ReadError> {
+        FileReader::open(self.commands.clone(), self.id, file).await
     }
 
     /// More peers to try at once.

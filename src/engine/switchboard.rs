@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -17,7 +18,7 @@ use crate::engine::discovery::{Discovery, DiscoveryStatus};
 use crate::engine::sharing::Sharing;
 use crate::engine::{AddError, AddTorrent, CommandId, Config, Output, SocketId, TorrentId};
 use crate::peer::{CloseReason, ConnId, Misbehavior};
-use crate::swarm::{self, DialError, DiskEvent, PeerSource, Torrent};
+use crate::swarm::{self, DialError, DiskEvent, PeerSource, ReaderId, Torrent};
 use crate::wire::handshake::Handshake;
 use crate::wire::metainfo::Info;
 
@@ -308,6 +309,17 @@ impl Engine {
     /// Other files are wanted now.
     pub fn select(&mut self, now: Instant, id: TorrentId, wanted: Option<Vec<bool>>) {
         self.with_torrent(now, id, |t| t.select(now, wanted));
+    }
+
+    /// A reader of a torrent's data is at the start of this window of pieces now; `None`: it is gone.
+    pub fn set_window(
+        &mut self,
+        now: Instant,
+        id: TorrentId,
+        reader: ReaderId,
+        window: Option<Range<u32>>,
+    ) {
+        self.with_torrent(now, id, |t| t.set_window(now, reader, window));
     }
 
     /// The torrent of this hash, if it is here.

@@ -72,6 +72,10 @@ pub enum PeerSource {
     Incoming,
 }
 
+/// Names one reader of a torrent's data; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReaderId(pub u64);
+
 /// Why a dial failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DialError {

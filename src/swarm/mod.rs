@@ -16,6 +16,6 @@ mod torrent;
 
 pub use disk::{DiskError, DiskErrorKind, DiskEvent, DiskRequest, PieceIndex};
 pub use event::{
-    Config, DialError, Event, FileStatus, Output, PeerSource, PeerStatus, Phase, Status,
+    Config, DialError, Event, FileStatus, Output, PeerSource, PeerStatus, Phase, ReaderId, Status,
 };
 pub use torrent::Torrent;

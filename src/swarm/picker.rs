@@ -119,6 +119,8 @@ pub struct Picker {
     usual_wait: Option<Duration>,
     /// Pieces that failed their hash: fetched first, each from one peer, to find the liar.
     failed: BTreeSet<u32>,
+    /// Pieces that somebody waits for, the soonest first.
+    urgent: Vec<u32>,
     rng: Rng,
 }
 
@@ -169,6 +171,7 @@ impl Picker {
             late: BTreeSet::new(),
             usual_wait: None,
             failed: BTreeSet::new(),
+            urgent: Vec::new(),
             rng: Rng::from_seed(seed),
         };
         picker.set_wanted(&config.wanted);
@@ -301,6 +304,11 @@ impl Picker {
             }
         }
         self.wanted = wanted.clone();
+    }
+
+    /// Somebody waits for these pieces, in this order: what is needed of them comes before all else.
+    pub fn set_urgent(&mut self, pieces: Vec<u32>) {
+        self.urgent = pieces;
     }
 
     // --- what happens to blocks ---------------------------------------------------------------

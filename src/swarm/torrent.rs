@@ -5,7 +5,7 @@
 //! the files below this one, by responsibility: `connections` (who is here), `fetching` (the info
 //! dictionary), `downloading`, `uploading`, `offering`
 //! (what we say we have), `losing` (pieces that are gone again), `gossip` (peer exchange), `pacing`
-//! (rate limits, and rest), `status` (for eyes).
+//! (rate limits, and rest), `reading` (who reads while it comes), `status` (for eyes).
 //!
 //! Small messages are collected in each connection and leave when the host asks for output: what
 //! many frames caused goes out as one buffer.
@@ -17,6 +17,7 @@ mod gossip;
 mod losing;
 mod offering;
 mod pacing;
+mod reading;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ mod uploading;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,7 +42,9 @@ use crate::swarm::layout::Layout;
 use crate::swarm::metadata::MetadataFetch;
 use crate::swarm::superseed::SuperSeed;
 use crate::swarm::throttle::Throttle;
-use crate::swarm::{Config, DialError, DiskEvent, DiskRequest, Event, Output, PeerSource, Phase};
+use crate::swarm::{
+    Config, DialError, DiskEvent, DiskRequest, Event, Output, PeerSource, Phase, ReaderId,
+};
 use crate::wire::handshake::Handshake;
 use crate::wire::metainfo::Info;
 
@@ -68,6 +72,8 @@ pub struct Torrent {
     up: Throttle,
     /// Without connections, by command.
     paused: bool,
+    /// What readers wait for.
+    windows: BTreeMap<ReaderId, Range<u32>>,
     checking: (u64, u64),
     download: Meter,
     upload: Meter,
@@ -128,6 +134,7 @@ impl Torrent {
             down: Throttle::new(config.limits.down, now),
             up: Throttle::new(config.limits.up, now),
             paused: config.paused,
+            windows: BTreeMap::new(),
             checking: (0, 0),
             download: Meter::new(now),
             upload: Meter::new(now),

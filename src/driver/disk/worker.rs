@@ -13,7 +13,7 @@ use crate::base::Digest;
 use crate::base::hash::{Sha1, sha1};
 use crate::base::limits::BLOCK_LEN;
 use crate::driver::disk::reads::ReadCache;
-use crate::driver::disk::{Job, Task};
+use crate::driver::disk::{Fetch, Job, Task};
 use crate::driver::storage::{Opened, Storage};
 use crate::swarm::{DiskError, DiskErrorKind, DiskEvent, DiskRequest, PieceIndex};
 
@@ -41,6 +41,10 @@ impl<'a> Worker<'a> {
         while let Some(Job { id, storage, task }) = jobs.next() {
             let request = match task {
                 Task::Do(request) => request,
+                Task::Fetch(fetch) => {
+                    self.fetch(id, &storage, fetch);
+                    continue;
+                }
                 Task::Forget => {
                     self.forget(id);
                     continue;
@@ -64,6 +68,18 @@ impl<'a> Worker<'a> {
                 self.write(id, &storage, &opened, Run { piece, blocks }, events);
             }
         }
+    }
+
+    fn fetch(&mut self, id: u32, storage: &Storage, fetch: Fetch) {
+        let Fetch { piece, begin, len, reply } = fetch;
+        reply(match storage.opened() {
+            Some(opened) => self.reads.read(id, &opened, piece, begin, len),
+            None => Err(DiskError {
+                kind: DiskErrorKind::Io,
+                context: "reading".to_owned(),
+                message: "the torrent is closed".to_owned(),
+            }),
+        });
     }
 
     fn do_one(

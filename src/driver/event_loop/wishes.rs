@@ -17,6 +17,8 @@ use crate::engine::{self, AddError, NodeEvent, TorrentId};
 /// Who wants to hear of a torrent.
 pub(super) struct Listeners {
     pub(super) info_hash: InfoHash,
+    /// Its data has a place.
+    pub(super) has_storage: bool,
     news: Vec<mpsc::Sender<TorrentEvent>>,
 }
 
@@ -47,6 +49,7 @@ impl EventLoop {
             Command::Attach(info_hash, reply) => drop(reply.send(self.attach(info_hash))),
             Command::Remove(id, reply) => {
                 self.engine.remove_torrent(self.clock.now(), id);
+                self.forget_readers(id);
                 if let Some(listeners) = self.torrents.remove(&id) {
                     self.announce(|| SessionEvent::Removed(listeners.info_hash));
                 }
@@ -70,7 +73,10 @@ impl EventLoop {
             }
             Command::Subscribe(reply) => drop(reply.send(self.news.subscribe())),
             Command::AddPeers(id, peers) => self.engine.add_peers(self.clock.now(), id, &peers),
-            Command::Select(id, wanted) => self.engine.select(self.clock.now(), id, wanted),
+            Command::Select(id, wanted) => {
+                self.engine.select(self.clock.now(), id, wanted);
+                self.serve_waiting(id, None);
+            }
             Command::Status(id, reply) => drop(reply.send(self.torrent_status(id))),
             Command::Peers(id, reply) => {
                 drop(reply.send(self.engine.torrent(id).map(|t| t.peers()).unwrap_or_default()));
@@ -78,6 +84,10 @@ impl EventLoop {
             Command::Files(id, reply) => {
                 drop(reply.send(self.engine.torrent(id).map(|t| t.files()).unwrap_or_default()));
             }
+            Command::OpenReader(id, file, token, reply) => {
+                drop(reply.send(self.open_reader(id, file, token)));
+            }
+            Command::Read(reader, read, reply) => self.read(reader, read, reply),
             Command::Dht(command, news) => self.start_dht_command(command, news),
             Command::KeepItem(item, reply) => {
                 let _ = reply.send(self.engine.keep_item(self.clock.now(), &item));
@@ -85,7 +95,10 @@ impl EventLoop {
             Command::DropItem(target, reply) => {
                 let _ = reply.send(self.engine.drop_item(target));
             }
-            Command::Sweep => self.sweep_dht_commands(),
+            Command::Sweep => {
+                self.sweep_dht_commands();
+                self.sweep_readers();
+            }
             Command::SessionStatus(reply) => drop(reply.send(self.session_status())),
             Command::Shutdown(reply) => return Some(reply),
         }
@@ -113,11 +126,12 @@ impl EventLoop {
             Output::Seed(root) => Some((root, StorageMode::Seed)),
             Output::SeedChecked(root) => Some((root, StorageMode::SeedChecked)),
         };
+        let has_storage = storage.is_some();
         if let Some((root, mode)) = storage {
-            let state_dir = self.config.state_dir.clone();
+            let state_dir = self.config.state_dir.clone().filter(|_| add.remembered);
             self.disk().add(id.0, StorageConfig { root, state_dir, mode });
         }
-        let mut listeners = Listeners { info_hash: add.info_hash, news: Vec::new() };
+        let mut listeners = Listeners { info_hash: add.info_hash, has_storage, news: Vec::new() };
         let events = listeners.join();
         self.torrents.insert(id, listeners);
         self.announce(|| SessionEvent::Added(add.info_hash));

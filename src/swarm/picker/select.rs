@@ -43,6 +43,7 @@ impl Picker {
         let full = out.len() + n;
         self.collect_late(now);
         self.conns.entry(conn).or_default();
+        self.take_urgent(&asker, full, out);
         if self.sequential {
             self.take_late(&asker, full, out);
             self.take_in_sequence(&asker, full, out);
@@ -59,6 +60,28 @@ impl Picker {
             self.take_partials(&asker, Join::Any, full, out);
         }
         self.take_twice(&asker, full, out);
+    }
+
+    // Somebody waits for these: several peers may work on the same piece.
+    fn take_urgent(&mut self, asker: &Asker<'_>, full: usize, out: &mut Vec<BlockRef>) {
+        for at in 0..self.urgent.len().min(LOOKS_MAX) {
+            if out.len() >= full {
+                return;
+            }
+            let piece = self.urgent[at];
+            if !self.needed.has(piece) || !asker.may_give(piece) {
+                continue;
+            }
+            let partial =
+                self.slot(piece).and_then(|slot| Some((slot, self.partials[slot].as_ref()?)));
+            match partial {
+                Some((slot, partial)) if self.may_join(partial, asker, Join::Any) => {
+                    self.take_from(slot, asker, full, out);
+                }
+                Some(_) => {}
+                None => self.start(piece, asker, full, out),
+            }
+        }
     }
 
     // A peer tends to keep its piece: fewer pieces in the air, and a piece from one peer convicts

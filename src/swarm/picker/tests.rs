@@ -43,6 +43,42 @@ fn store_all(p: &mut Picker, conn: ConnId, blocks: &[BlockRef]) {
 }
 
 #[test]
+fn what_somebody_waits_for_comes_first_in_its_order() {
+    for sequential in [false, true] {
+        let mut p = picker(20, sequential);
+        p.set_urgent(vec![7, 8, 3]);
+        // Two peers share the work on what is next.
+        let first = pick(&mut p, at(0), A, 6);
+        let second = pick(&mut p, at(0), B, 6);
+        let pieces: Vec<u32> = first.iter().chain(&second).map(|b| b.piece.get()).collect();
+        assert_eq!(pieces, [7, 7, 7, 7, 8, 8, 8, 8, 3, 3, 3, 3]);
+        // The window moves on; what is here is not asked for again.
+        store_all(&mut p, A, &first);
+        p.on_piece_good(PieceIndex(7));
+        p.set_urgent(vec![7, 8, 12]);
+        assert!(pick(&mut p, at(0), C, 4).iter().all(|b| b.piece.get() == 12));
+        // A peer without these is asked for something else.
+        let mut some = Bitfield::none(20);
+        some.set(15);
+        p.set_urgent(vec![0, 1]);
+        let mut out = Vec::new();
+        p.pick(at(0), ConnId(9), PeerPieces::Some(&some), None, 4, &mut out);
+        assert!(out.len() == 4 && out.iter().all(|b| b.piece.get() == 15));
+        p.check();
+    }
+}
+
+#[test]
+fn piece_that_is_not_wanted_is_not_urgent_either() {
+    let mut p = picker(4, false);
+    let mut wanted = Bitfield::none(4);
+    wanted.set(1);
+    p.set_wanted(&wanted);
+    p.set_urgent(vec![3, 1]);
+    assert!(pick(&mut p, at(0), A, 100).iter().all(|b| b.piece.get() == 1));
+}
+
+#[test]
 fn every_block_is_asked_once_and_the_last_is_short() {
     let mut p = picker(5, false);
     let all = pick(&mut p, at(0), A, 1000);

@@ -80,6 +80,7 @@ impl Torrent {
             ending: Ending::Incomplete,
             picked: Vec::new(),
         });
+        self.apply_windows();
         self.consider_super_seeding(&have);
         self.phase = Phase::Downloading;
         self.say_event(Event::Opened { have: have.count(), pieces });

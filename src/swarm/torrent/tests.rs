@@ -1,6 +1,7 @@
 //! Two and more torrent cores in a small world; who breaks the rules is in `hostile`, who comes
 //! with empty hands in `beginners`, who is held back in `pacing`, what is kept to itself in `private`,
-//! who loses pieces in `losing`, single frames against one core are in `raw`.
+//! who loses pieces in `losing`, who reads while it comes in `reading`, single frames against one
+//! core are in `raw`.
 
 mod beginners;
 mod hostile;
@@ -8,6 +9,7 @@ mod losing;
 mod pacing;
 mod private;
 mod raw;
+mod reading;
 mod world;
 
 use std::time::Duration;
