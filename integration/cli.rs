@@ -12,6 +12,7 @@ mod items;
 mod metrics;
 mod network;
 mod offline;
+mod stdout;
 mod streams;
 
 // Runs the program in a home of its own.

@@ -63,7 +63,7 @@ impl Lab {
     }
 
     // A folder of two files, and a process that shares it.
-    fn share(&self) -> (Running, String) {
+    pub(super) fn share(&self) -> (Running, String) {
         let folder = self.path("shared/pair");
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("one.bin"), pattern(700_001)).unwrap();
@@ -74,7 +74,7 @@ impl Lab {
         (share, magnet)
     }
 
-    fn assert_fetched(&self, out: &Path) {
+    pub(super) fn assert_fetched(&self, out: &Path) {
         for name in ["one.bin", "two.txt"] {
             let shared = fs::read(self.path("shared/pair").join(name)).unwrap();
             assert!(fs::read(out.join("pair").join(name)).unwrap() == shared, "{name} differs");
@@ -457,7 +457,7 @@ fn broken_pipe_ends_a_stream_without_a_word() {
 }
 
 // Bytes that no two pieces share.
-fn pattern(len: usize) -> Vec<u8> {
+pub(super) fn pattern(len: usize) -> Vec<u8> {
     let mut x = 1u32;
     let mut next = || {
         x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Writes a file under another name and renames it: a reader sees the old content or the new one.
 /// A symbolic link stays one.
@@ -10,6 +10,41 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let temporary = write_beside(&target, content)?;
     fs::rename(&temporary, &target).inspect_err(|_| drop(fs::remove_file(&temporary)))
+}
+
+/// A folder that nobody else may enter, and that is gone when this is dropped.
+#[derive(Debug)]
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Makes one where temporary files go.
+    pub fn new() -> io::Result<Self> {
+        let mut builder = fs::DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        let path = (0..SCRATCH_TRIES).find_map(|n| {
+            let path = std::env::temp_dir().join(format!("trackless-{}-{n}", std::process::id()));
+            match builder.create(&path) {
+                Ok(()) => Some(Ok(path)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
+                Err(error) => Some(Err(error)),
+            }
+        });
+        path.unwrap_or(Err(io::ErrorKind::AlreadyExists.into())).map(Self)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!("{}: {error}", self.0.display());
+        }
+    }
 }
 
 /// Writes a file that must not exist yet; fails with `AlreadyExists` if it does.
@@ -63,6 +98,9 @@ fn write_beside(target: &Path, content: &[u8]) -> io::Result<std::path::PathBuf>
         }
     }
 }
+
+// Names that others may have taken, by chance or not.
+const SCRATCH_TRIES: u32 = 100;
 
 #[cfg(test)]
 mod tests {

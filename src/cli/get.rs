@@ -10,8 +10,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::args::GetArgs;
-use super::config::{Network, SeedGoal};
+use super::config::{Network, SeedGoal, usage};
 use super::exit::{Code, Failure};
+use super::files::Scratch;
 use super::format::{escape, measured, size};
 use super::info;
 use super::input::{self, Source};
@@ -20,6 +21,7 @@ use super::output::Console;
 use super::progress::Progress;
 use super::selection::Selection;
 use super::stage::plural;
+use super::stream;
 use crate::base::InfoHash;
 use crate::driver::{AddTorrent, Output, Session, Torrent, resume};
 use crate::swarm::layout::Layout;
@@ -27,8 +29,21 @@ use crate::wire::metainfo::Info;
 
 /// Runs the verb. A link that cannot be read is told, and the others are fetched all the same.
 pub fn run(args: &GetArgs, console: &Arc<Console>) -> Result<(), Failure> {
+    if args.stdout && console.is_json() {
+        return Err(usage("--stdout writes the data itself: leave out --json"));
+    }
+    let scratch = match (args.stdout, &args.output) {
+        (true, None) => Some(Scratch::new().map_err(|e| Failure::io("a temporary folder", &e))?),
+        _ => None,
+    };
+    let dir = args.output.clone().unwrap_or_else(|| PathBuf::from("."));
+    let stream = args.stdout.then_some(match scratch {
+        Some(_) => Stream::Passing,
+        None => Stream::Kept,
+    });
     let order = Order {
-        dir: args.output.clone(),
+        dir: scratch.as_ref().map_or(dir, |scratch| scratch.path().to_owned()),
+        stream,
         selection: Selection::parse(&args.files)?,
         list: args.list,
         sequential: args.sequential,
@@ -36,6 +51,9 @@ pub fn run(args: &GetArgs, console: &Arc<Console>) -> Result<(), Failure> {
         network: Network::new(&args.network)?.moving(&args.transfer),
     };
     let links = input::expand(&args.links)?;
+    if args.stdout && links.len() > 1 {
+        return Err(usage("--stdout takes one link at a time"));
+    }
     let mut ledger = Ledger { is_single: links.len() == 1, ..Ledger::default() };
     let mut jobs = Vec::with_capacity(links.len());
     for text in links {
@@ -55,6 +73,8 @@ pub fn run(args: &GetArgs, console: &Arc<Console>) -> Result<(), Failure> {
 pub struct Order {
     /// Where to save.
     pub dir: PathBuf,
+    /// Write the data to stdout?
+    pub stream: Option<Stream>,
     /// Which files.
     pub selection: Selection,
     /// Show the files, fetch nothing.
@@ -65,6 +85,15 @@ pub struct Order {
     pub seed: Option<SeedGoal>,
     /// How to reach the network.
     pub network: Network,
+}
+
+/// What becomes of data that is written to stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// It is saved too.
+    Kept,
+    /// It is gone when the program ends.
+    Passing,
 }
 
 /// One link.
@@ -200,7 +229,8 @@ async fn one(
         _ => order.selection.clone(),
     };
     // Which files are wanted can only be said once their names are known.
-    if request.info.is_none() && (order.list || !selection.is_all()) {
+    let needs_names = order.list || order.stream.is_some() || !selection.is_all();
+    if request.info.is_none() && needs_names {
         let mut torrent = online::add(session, request.clone()).await?;
         let progress = &mut progress;
         let (name, names) = (name_hint(job), &mut names);
@@ -224,15 +254,26 @@ async fn one(
     let mut info = request.info.clone();
     let mut torrent = online::add(session, request).await?;
     let (name, names) = (name_hint(job), &mut names);
-    Watch { torrent: &mut torrent, progress: &mut progress, patience, name, names }
-        .data(|metadata| info = Some(metadata.clone()))
-        .await?;
+    let known = info.as_ref().filter(|_| order.stream.is_some()).map(layout).transpose()?;
+    let hash = torrent.info_hash();
+    let mut watch = Watch { torrent: &mut torrent, progress: &mut progress, patience, name, names };
+    let watched = watch.data(|metadata| info = Some(metadata.clone()));
+    match &known {
+        Some(layout) => {
+            let copied = stream::copy(session, hash, layout, wanted.as_deref(), console);
+            let passing = || order.stream == Some(Stream::Passing) || console.is_closed();
+            stream::alongside(watched, copied, passing).await?;
+        }
+        None => watched.await?,
+    }
     let layout = match &info {
         Some(info) => layout(info)?,
         None => return Err(Failure::new(Code::Other, "finished without an info dictionary")),
     };
     progress.clear();
     let paths = saved(&order.dir, &layout, wanted.as_deref());
+    // With --stdout the data was the result.
+    let paths = if order.stream.is_some() { Vec::new() } else { paths };
     announce_saved(job, &torrent, &layout, wanted.as_deref(), &paths, started.elapsed(), console)
         .await;
     Ok(Some(torrent))
@@ -240,7 +281,8 @@ async fn one(
 
 fn request(order: &Order, job: &Job) -> (AddTorrent, Names) {
     let mut request = AddTorrent::new(job.source.info_hash());
-    request.sequential = order.sequential;
+    request.sequential = order.sequential || order.stream.is_some();
+    request.remembered = order.stream != Some(Stream::Passing);
     let hints: &[_] = match &job.source {
         Source::Link(link) => {
             // A link that was resolved by an earlier run is not resolved again.

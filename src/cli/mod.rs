@@ -32,6 +32,7 @@ mod shell;
 mod signals;
 mod sim;
 mod stage;
+mod stream;
 mod verify;
 mod xdg_mime;
 

@@ -26,6 +26,7 @@ pub fn run(args: &OpenArgs, console: &Arc<Console>) -> Result<(), Failure> {
     console.note(&format!("saving into {}", Console::path_text(&dir)));
     let order = Order {
         dir,
+        stream: None,
         selection: Selection::default(),
         list: false,
         sequential: false,

@@ -79,9 +79,12 @@ pub struct GetArgs {
     /// Magnet link, info-hash, .torrent file, or - for links on stdin
     #[arg(required = true, value_name = "LINK")]
     pub links: Vec<String>,
-    /// Folder to save into
-    #[arg(short, long, value_name = "DIR", env = "TRACKLESS_OUTPUT", default_value = ".")]
-    pub output: PathBuf,
+    /// Folder to save into [default: this one]
+    #[arg(short, long, value_name = "DIR", env = "TRACKLESS_OUTPUT")]
+    pub output: Option<PathBuf>,
+    /// Write the data to stdout while it comes, file after file; it is kept only with --output
+    #[arg(long, env = "TRACKLESS_STDOUT", value_parser = FalseyValueParser::new(), conflicts_with_all = ["list", "seed"])]
+    pub stdout: bool,
     /// Go on sharing: up to a ratio (1.5), for a time (2h), or forever
     #[arg(
         long, value_name = "RATIO|DURATION|forever", env = "TRACKLESS_SEED", num_args = 0..=1,
@@ -200,7 +203,8 @@ exit code is that of the first. A signal while it only goes on sharing (--seed) 
 Examples:
   trackless get 'magnet:?xt=urn:btih:...' -o ~/Downloads
   trackless get film.torrent --files '*.mkv,0-2' --seed=1.5
-  trackless get film.torrent --limit-down 2MiB --limit-up 256KiB";
+  trackless get film.torrent --limit-down 2MiB --limit-up 256KiB
+  trackless get film.torrent --files '*.mkv' --stdout | mpv -";
 
 pub(super) const RESOLVE_EXAMPLES: &str = "\
 Without -o prints `infohash<TAB>bytes<TAB>files<TAB>name` for each link. Gives up after 2 minutes a link unless --timeout says otherwise.
