@@ -2,7 +2,7 @@
 //!
 //! - [`driver::Dht`]: the Mainline DHT alone. Lookups are streams; see the example there, and those in the
 //!   folder `examples/`: `lookup`, `announce`, `mutable_items`.
-//! - [`driver::Session`]: DHT nodes, torrents, downloads and seeds, on tokio.
+//! - [`driver::Session`]: DHT nodes, torrents, downloads and seeds, on tokio; `download` and `stream` in `examples/`.
 //! - The cores below, which a host of your own drives: [`dht::Node`] is one DHT node, [`engine::Engine`] nodes and
 //!   torrents together. They own no socket, file, clock or chance, and are built without an async runtime by
 //!   `--no-default-features`. [`sim`] is such a host, and where they are tested.

@@ -3,9 +3,13 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use trackless::base::InfoHash;
-use trackless::driver::{Dht, DhtConfig, public_bootstrap};
+use trackless::driver::create::{CreateOptions, create};
+use trackless::driver::{
+    AddTorrent, Dht, DhtConfig, Output, Session, SessionConfig, TorrentEvent, public_bootstrap,
+};
 
 /// Where nodes start from, and what has to live as long.
 pub struct Network {
@@ -45,7 +49,42 @@ impl Network {
         Ok(network)
     }
 
+    /// A session in that network: a DHT node, and torrents.
+    #[allow(dead_code, reason = "not every example is about torrents")]
+    pub async fn session(&self) -> Result<Session, Box<dyn Error>> {
+        let config = SessionConfig {
+            listen: self.listen.clone(),
+            bootstrap: self.bootstrap.clone(),
+            ..SessionConfig::default()
+        };
+        Ok(Session::start(config).await?)
+    }
+
+    /// A session that shares a file which it makes in this folder, and the magnet link of that.
+    #[allow(dead_code, reason = "not every example is about torrents")]
+    pub async fn share(&self, dir: &Path) -> Result<(Session, String), Box<dyn Error>> {
+        let path = dir.join("numbers.txt");
+        let numbers: String = (0..500_000).map(|n| format!("{n}\n")).collect();
+        std::fs::write(&path, numbers)?;
+        let made = create(&path, CreateOptions::default(), &|_, _| {})?;
+        let session = self.session().await?;
+        let add = AddTorrent {
+            info: Some(made.info_bytes),
+            output: Output::Seed(made.root),
+            ..AddTorrent::new(made.info_hash)
+        };
+        let mut torrent = session.add(add).await?;
+        // It can be found as soon as a node has heard that it is here.
+        while let Some(event) = torrent.next_event().await {
+            if matches!(event, TorrentEvent::LookupDone(report) if report.announced > 0) {
+                break;
+            }
+        }
+        Ok((session, format!("magnet:?xt=urn:btih:{}", made.info_hash)))
+    }
+
     /// A node of that network, which ends when it is dropped.
+    #[allow(dead_code, reason = "not every example is about the DHT alone")]
     pub async fn node(&self) -> Result<Dht, Box<dyn Error>> {
         let config = DhtConfig {
             listen: self.listen.clone(),
