@@ -1,5 +1,7 @@
 //! Clocks that jump while the program runs: the wall clock set by a day, by hand or by the network,
-//! and a monotonic clock that leaps as a machine does that was asleep.
+//! and a monotonic clock that leaps as on a machine that was asleep. The leap is one of the runtime's
+//! timers: the clock of the cores is read from the kernel directly, where nothing comes in between.
+//! What a node makes of hours that are missing is shown where time is virtual, in `src/dht/tests/away.rs`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
