@@ -11,6 +11,7 @@ use crate::base::InfoHash;
 use crate::driver::TorrentEvent;
 
 /// News of a session.
+#[expect(clippy::large_enum_variant, reason = "nearly all news are of the large kind")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionEvent {
     /// A torrent was added.

@@ -250,6 +250,7 @@ async fn session_tells_of_all_torrents_and_finds_them_again() {
 
 // How fast data really flows is measured in virtual time; here, that the limits arrive.
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::disallowed_methods, reason = "what may have come depends on the time it took")]
 async fn limits_of_session_and_torrent_reach_the_data() {
     let content = content(4_000_000);
     let dir = tempfile::tempdir().unwrap();

@@ -136,11 +136,12 @@ impl EventLoop {
     /// Readers that nobody holds any more want nothing.
     pub(super) fn sweep_readers(&mut self) {
         let now = self.clock.now();
-        let gone = self.readers.open.extract_if(.., |_, r| r.token.strong_count() == 0);
-        let gone: Vec<_> = gone.collect();
-        for (id, reader) in gone {
+        let gone = self.readers.open.iter().filter(|(_, r)| r.token.strong_count() == 0);
+        let gone: Vec<_> = gone.map(|(id, reader)| (*id, reader.torrent)).collect();
+        for (id, torrent) in gone {
+            self.readers.open.remove(&id);
             self.readers.waiting.remove(&id);
-            self.engine.set_window(now, reader.torrent, id, None);
+            self.engine.set_window(now, torrent, id, None);
         }
     }
 }
