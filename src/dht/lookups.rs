@@ -108,7 +108,7 @@ impl Node {
             self.find_stored(now, id, &mut lookup, info_hash);
         }
         self.lookup_ends.insert((lookup.expires_at(), id));
-        self.lookups.insert(id, lookup);
+        self.lookups.insert(id, Box::new(lookup));
         self.pump(now, id);
     }
 

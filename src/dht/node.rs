@@ -40,7 +40,8 @@ pub struct Node {
     pub(super) rng: Rng,
     pub(super) table: Table,
     pub(super) queries: Queries,
-    pub(super) lookups: BTreeMap<LookupId, Lookup>,
+    // Boxed: a node that looks for nothing keeps no room for eleven of them.
+    pub(super) lookups: BTreeMap<LookupId, Box<Lookup>>,
     pub(super) lookup_ends: BTreeSet<(Instant, LookupId)>,
     pub(super) flows: Flows,
     pub(super) line: Line,
