@@ -26,6 +26,8 @@ pub struct SuperSeed {
     geometry: Geometry,
     /// When a peer last got a piece that we had not told it of.
     copied_at: Option<Instant>,
+    /// How long a piece takes from its telling until it is sent, smoothed: our line sets the pace.
+    given: Duration,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -67,6 +69,7 @@ impl SuperSeed {
             peers: BTreeMap::new(),
             geometry,
             copied_at: None,
+            given: Duration::ZERO,
         }
     }
 
@@ -183,6 +186,7 @@ impl SuperSeed {
         offers.close(now, piece);
         offers.taken += 1;
         offers.sent.insert(piece);
+        self.on_given(now, piece);
         self.gain(piece);
         true
     }
@@ -238,13 +242,15 @@ impl SuperSeed {
             self.queue.rotate_left(1);
         }
         // As long as peers get pieces from each other there is no need to send any twice.
-        let spreads = self.copied_at.is_some_and(|at| now.since(at) < COPIED_LATELY);
+        let spreads =
+            self.copied_at.is_some_and(|at| now.since(at) < COPIED_LATELY.max(self.given));
         let spread_time = if spreads { SPREAD_TIME } else { SPREAD_TIME_ALONE };
+        let given_time = GIVEN_TIME.max(self.given * 2);
         let fits = |piece: &u32| {
             let Some(state) = usize::try_from(*piece).ok().and_then(|p| self.pieces.get(p)) else {
                 return false;
             };
-            let pause = if state.held == 0 { GIVEN_TIME } else { spread_time };
+            let pause = if state.held == 0 { given_time } else { spread_time };
             !offers.told.has(*piece)
                 && theirs.is_none_or(|theirs| !theirs.has(*piece))
                 && state.told_at.is_none_or(|told| now.since(told) >= pause)
@@ -262,6 +268,18 @@ impl SuperSeed {
         let state = usize::try_from(piece).ok().and_then(|p| self.pieces.get_mut(p))?;
         state.told_at = Some(now);
         Some(piece)
+    }
+
+    // A piece has left as a whole: from now on it can spread. What it took until then was our line.
+    fn on_given(&mut self, now: Instant, piece: u32) {
+        let state = usize::try_from(piece).ok().and_then(|p| self.pieces.get_mut(p));
+        if let Some(state) = state.filter(|state| state.held == 0)
+            && let Some(told) = state.told_at.replace(now)
+        {
+            let took = now.since(told);
+            let before = if self.given.is_zero() { took } else { self.given };
+            self.given = (before * 3 + took) / 4;
+        }
     }
 
     fn gain(&mut self, piece: u32) {
@@ -307,13 +325,14 @@ const AHEAD_TIME: Duration = Duration::from_millis(1_000);
 const OPEN_MIN: usize = 2;
 /// Pieces told and not had yet: at 16 KiB a piece 64 MiB.
 const OPEN_MAX: usize = 4_096;
-/// A piece that nobody has is told to another after this time: its peer is too slow.
+/// A piece that nobody has is told to another after this time, or after twice what pieces take to be
+/// sent if our own line is slow: its peer is slower than others.
 const GIVEN_TIME: Duration = Duration::from_secs(5);
 /// A piece that somebody has is told again after this time: it should have spread by then,
 const SPREAD_TIME: Duration = Duration::from_secs(6);
 /// or after this one, where nothing spreads: peers that cannot reach each other need us.
 const SPREAD_TIME_ALONE: Duration = Duration::from_secs(1);
-/// What spread so lately goes on spreading.
+/// What spread so lately goes on spreading; where our line is slow, what did so in the time of a piece.
 const COPIED_LATELY: Duration = Duration::from_secs(2);
 /// A peer that takes nothing for this long is told of other pieces.
 const STUCK_TIME: Duration = Duration::from_secs(2);
@@ -369,6 +388,26 @@ mod tests {
         seed.on_have(later, A, other);
         assert_eq!(seed.next(later, A, None, 0), None, "it spreads");
         assert!(seed.next(now + SPREAD_TIME, A, None, 0).is_some());
+    }
+
+    // Everything is told within six seconds, and the line takes 24 for it.
+    #[test]
+    fn what_our_own_line_is_late_with_is_told_to_nobody_else() {
+        let (mut seed, mut now) = (seed(8), Instant::ZERO);
+        let mut told: Vec<u32> = [A, B].iter().flat_map(|c| drain(&mut seed, now, *c)).collect();
+        for conn in [A, B].into_iter().cycle().take(8) {
+            now += Duration::from_secs(3);
+            let is_held = |piece: u32| seed.pieces[usize::try_from(piece).unwrap()].held > 0;
+            let mut open = seed.peers[&conn].open.iter().copied();
+            let (piece, left) = open.find(|(piece, _)| !is_held(*piece)).unwrap();
+            assert!(seed.on_sent(now, conn, piece, left));
+            for piece in drain(&mut seed, now, conn) {
+                let is_held = seed.pieces[usize::try_from(piece).unwrap()].held > 0;
+                assert!(is_held || !told.contains(&piece), "{piece} at {now:?}");
+                told.push(piece);
+            }
+        }
+        assert!(seed.given > Duration::from_secs(8), "{:?}", seed.given);
     }
 
     #[test]
