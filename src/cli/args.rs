@@ -203,8 +203,8 @@ pub enum HandlerAction {
 /// `sim`
 #[derive(Debug, Clone, Args)]
 pub struct SimArgs {
-    /// Which scenario; `list` names them
-    #[arg(value_name = "SCENARIO|list")]
+    /// Which scenario; `list` names them, `tables` writes the committed results of all in small worlds
+    #[arg(value_name = "SCENARIO|list|tables")]
     pub scenario: String,
     /// From which all chance follows
     #[arg(long, value_name = "N", env = "TRACKLESS_SEED", default_value_t = 1)]
@@ -218,6 +218,12 @@ pub struct SimArgs {
     /// Write a plot of the table here
     #[arg(long, value_name = "FILE", env = "TRACKLESS_SVG")]
     pub svg: Option<PathBuf>,
+    /// With `tables`: where they are
+    #[arg(long, value_name = "DIR", env = "TRACKLESS_DIR", default_value = "src/sim/tables")]
+    pub dir: PathBuf,
+    /// With `tables`: those of full size as well, which takes hours
+    #[arg(long, env = "TRACKLESS_ALL", value_parser = FalseyValueParser::new())]
+    pub all: bool,
 }
 
 /// `completions`

@@ -12,12 +12,20 @@ use super::files;
 use super::format::{measured, size};
 use super::output::Console;
 use crate::sim::scenario::network::{Named, Options, Run, Step, Table};
+use crate::sim::scenario::swarms::{Outcome, Swarm};
+use crate::sim::tables::{self, Document};
 
 /// Runs the verb.
 pub fn run(args: &SimArgs, console: &Console) -> Result<(), Failure> {
     if args.scenario == "list" {
         list(console);
         return Ok(());
+    }
+    if args.scenario == "tables" {
+        return write_tables(args, console);
+    }
+    if args.scenario == SWARM {
+        return swarms(args, console);
     }
     let Some(named) = Named::from_name(&args.scenario) else {
         return Err(usage(format!("no scenario is called `{}`", args.scenario))
@@ -39,12 +47,62 @@ pub fn run(args: &SimArgs, console: &Console) -> Result<(), Failure> {
 fn list(console: &Console) {
     for named in Named::ALL {
         let (nodes, time) = named.usual_size();
-        let (name, about, hours) = (named.name(), named.about(), time.as_secs() / 3_600);
+        let (name, about, hours) = (named.name(), named.about(), time.as_secs_f64() / 3_600.0);
         console.record(
-            || format!("{name:<10} {nodes:>7} nodes {hours:>3} h  {about}"),
+            || format!("{name:<10} {nodes:>7} nodes {hours:>5.2} h  {about}"),
             || json!({ "scenario": name, "nodes": nodes, "hours": hours, "about": about }),
         );
     }
+    let about = "downloads of 10, 100 and 1000 clients from one seeder with a slow line";
+    console.record(
+        || format!("{SWARM:<10}                     {about}"),
+        || json!({ "scenario": SWARM, "about": about }),
+    );
+}
+
+// Those of full size are written as they come: who stops it keeps what there is.
+fn write_tables(args: &SimArgs, console: &Console) -> Result<(), Failure> {
+    let write = |document: Document| -> Result<(), Failure> {
+        let Document { name, text, svg } = document;
+        let files = [("txt", Some(text)), ("svg", svg)];
+        for (ending, content) in files.into_iter().filter_map(|(e, c)| Some((e, c?))) {
+            let path = args.dir.join(name).with_extension(ending);
+            files::replace(&path, content.as_bytes())
+                .map_err(|e| Failure::io(path.display(), &e))?;
+            let path = path.display();
+            console.record(|| path.to_string(), || json!({ "path": path.to_string() }));
+        }
+        Ok(())
+    };
+    write(tables::miniatures())?;
+    if args.all {
+        write(tables::all_swarms())?;
+        Named::ALL.into_iter().map(tables::whole).try_for_each(write)?;
+    }
+    Ok(())
+}
+
+// One seeder with a slow line: the swarms of the table, or one of so many.
+fn swarms(args: &SimArgs, console: &Console) -> Result<(), Failure> {
+    if args.hours.is_some() || args.svg.is_some() {
+        return Err(usage(format!("`{SWARM}` has neither --hours nor --svg")));
+    }
+    let all = match args.nodes {
+        None => Swarm::ALL.to_vec(),
+        Some(downloaders @ 1..=DOWNLOADERS_MAX) => vec![Swarm { downloaders, ..Swarm::ALL[0] }],
+        Some(_) => return Err(usage(format!("--nodes must be from 1 to {DOWNLOADERS_MAX}"))),
+    };
+    if !console.is_json() {
+        console.write(format!("{}\n", Outcome::HEAD).as_bytes());
+    }
+    for swarm in all {
+        let outcome = Swarm { seed: args.seed, ..swarm }.run();
+        console.record(|| outcome.to_string(), || json!({ "row": outcome }));
+    }
+    if !console.is_json() {
+        console.write(format!("\n{}\n", Outcome::KEY).as_bytes());
+    }
+    Ok(())
 }
 
 fn options(named: Named, args: &SimArgs) -> Result<Options, Failure> {
@@ -108,6 +166,9 @@ fn memory_used() -> Option<u64> {
     Some(kib * 1_024)
 }
 
+const SWARM: &str = "swarm";
+/// A line for each pair of them that talks has to be kept in memory.
+const DOWNLOADERS_MAX: u32 = 10_000;
 /// Fewer are no network.
 const NODES_MIN: u32 = 10;
 /// More than any machine has memory for.

@@ -56,6 +56,8 @@ pub struct MemoryDisk {
     /// Blocks that were written though the record called their piece good.
     refetched: u64,
     content: Option<Bytes>,
+    /// What will be written, as far as nobody lies: what is equal to it is kept once for all disks.
+    expected: Option<Bytes>,
     faults: DiskFaults,
     writes: u64,
     rng: Rng,
@@ -73,6 +75,7 @@ impl MemoryDisk {
             commits: 0,
             refetched: 0,
             content: None,
+            expected: None,
             faults,
             writes: 0,
             rng: Rng::from_seed(seed),
@@ -82,6 +85,12 @@ impl MemoryDisk {
     /// A disk on which all bytes of the torrent lie already.
     pub fn with_content(content: Bytes, faults: DiskFaults, seed: Seed) -> Self {
         Self { content: Some(content), ..Self::new(faults, seed) }
+    }
+
+    /// The same disk, which shares the memory of these bytes where it holds the same: a thousand copies of
+    /// a torrent take no more than one.
+    pub fn expecting(self, content: Bytes) -> Self {
+        Self { expected: Some(content), ..self }
     }
 
     /// What the next process finds, on a disk that does not fail any more.
@@ -100,9 +109,9 @@ impl MemoryDisk {
             }
         }
         let seed = self.rng.fork();
-        let Self { blocks, unsynced, record, refetched, .. } = self;
+        let Self { blocks, unsynced, record, refetched, expected, .. } = self;
         let fresh = Self::new(DiskFaults::default(), seed);
-        Self { blocks, unsynced, record, refetched, ..fresh }
+        Self { blocks, unsynced, record, refetched, expected, ..fresh }
     }
 
     /// Blocks that were fetched again though a record called their piece good.
@@ -244,7 +253,8 @@ impl MemoryDisk {
         }
         self.refetched += u64::from(self.record.has(piece.get()));
         let len = u32::try_from(block.len()).unwrap_or(u32::MAX);
-        self.blocks.insert((piece, begin), block);
+        let shared = self.shared(piece, begin, &block);
+        self.blocks.insert((piece, begin), shared.unwrap_or(block));
         self.unsynced.insert((piece, begin));
         let mut events = vec![DiskEvent::Written { piece, begin, len }];
         let stored: usize = self.blocks_of(piece).map(Bytes::len).sum();
@@ -253,6 +263,14 @@ impl MemoryDisk {
             events.push(DiskEvent::Hashed { piece, digest: self.digest_of(piece) });
         }
         events
+    }
+
+    // The same bytes, of those that are shared.
+    fn shared(&self, piece: PieceIndex, begin: u32, block: &Bytes) -> Option<Bytes> {
+        let ((_, layout), expected) = (self.torrent.as_ref()?, self.expected.as_ref()?);
+        let from = usize::try_from(layout.piece_offset(piece)).ok()?.checked_add(begin as usize)?;
+        let same = expected.get(from..from.checked_add(block.len())?)?;
+        (same == block).then(|| expected.slice_ref(same))
     }
 
     fn read(&mut self, piece: PieceIndex, begin: u32, len: u32) -> Option<Bytes> {
@@ -317,6 +335,21 @@ mod tests {
 
     fn write(disk: &mut MemoryDisk, piece: u32, begin: u32, block: Bytes) -> Vec<DiskEvent> {
         disk.handle(DiskRequest::Write { piece: PieceIndex(piece), begin, block })
+    }
+
+    #[test]
+    fn disks_share_what_they_expect_and_keep_what_they_do_not() {
+        let (_, content) = torrent();
+        let disk = MemoryDisk::new(DiskFaults::default(), [0; 32]);
+        let mut disk = disk.expecting(content.clone());
+        open(&mut disk);
+        let copy = |range: std::ops::Range<usize>| Bytes::copy_from_slice(&content[range]);
+        write(&mut disk, 0, 16_384, copy(16_384..32_768));
+        write(&mut disk, 1, 0, copy(0..7_232));
+        let stored: Vec<&Bytes> = disk.blocks.values().collect();
+        assert_eq!(stored, [&content[16_384..32_768], &content[..7_232]]);
+        assert_eq!(stored[0].as_ptr(), content[16_384..].as_ptr());
+        assert_ne!(stored[1].as_ptr(), content.as_ptr(), "it is another piece's");
     }
 
     #[test]

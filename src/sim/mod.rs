@@ -19,6 +19,7 @@ pub mod queue;
 pub mod report;
 pub mod scenario;
 mod streams;
+pub mod tables;
 pub mod trace;
 pub mod world;
 

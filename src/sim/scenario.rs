@@ -7,6 +7,7 @@ pub mod downloads;
 pub mod limits;
 pub mod lookups;
 pub mod network;
+pub mod swarms;
 #[cfg(test)]
 mod tests;
 

@@ -319,6 +319,7 @@ impl Run {
         let faults = if is_faulty { self.options.faults } else { DiskFaults::default() };
         let remains = self.remains.remove(&id);
         let disk = remains.unwrap_or_else(|| MemoryDisk::new(faults, self.rng.fork()));
+        let disk = disk.expecting(self.content.clone());
         let torrent = self.add(id, AddTorrent::new(self.info_hash()), disk);
         let download = Download { torrent, began: self.world.now(), finished: None };
         self.downloads.insert(id, download);

@@ -115,11 +115,13 @@ impl Run {
 
     /// Tells a host some of the bootstrap nodes.
     pub(super) fn bootstrap(&mut self, host: HostId) {
-        let told: Vec<SocketAddr> = (0..ROUTERS_TOLD)
+        let mut told: Vec<SocketAddr> = (0..ROUTERS_TOLD)
             .filter_map(|_| self.rng.pick(&self.routers).copied())
             .filter(|router| *router != host)
             .map(|router| self.world.addr(router))
             .collect();
+        // Where there are others around them, those are the network.
+        told.extend(self.rng.pick(&self.outsiders));
         self.world.command(host, |citizen, now| citizen.node_mut().bootstrap(now, &told));
     }
 

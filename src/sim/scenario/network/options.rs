@@ -207,7 +207,7 @@ impl Named {
                 "16 attackers right beside every third hash, each in a network of its own"
             }
             Named::Lazy => "one node in ten names none but dead nodes right beside the target",
-            Named::Big => "the public network with a hundred thousand whole nodes",
+            Named::Big => "the public network, with as many whole nodes as memory holds",
             Named::Million => "whole nodes among a million others whose answers are computed",
         }
     }
@@ -222,7 +222,7 @@ impl Named {
         match self {
             Named::Calm | Named::Storm | Named::Nat | Named::Sybils | Named::Lazy => (1_000, HOUR),
             Named::Churn24h => (1_000, 24 * HOUR),
-            Named::Big => (100_000, HOUR),
+            Named::Big => (100_000, 10 * MINUTE),
             Named::Million => (2_000, HOUR),
         }
     }
@@ -232,7 +232,9 @@ impl Named {
         let public = Options::public(seed, nodes, time);
         match self {
             Named::Calm => Options::calm(seed, nodes, time),
-            Named::Churn24h | Named::Big => public,
+            Named::Churn24h => public,
+            // So many need not come one after the other.
+            Named::Big => Options { join_time: 5 * MINUTE, settle_time: 2 * MINUTE, ..public },
             Named::Storm => {
                 let storm = Storm { at: time * 3 / 8, loss: 0.10, dies: 0.40 };
                 Options { storms: vec![storm], ..public }
@@ -322,6 +324,7 @@ fn row_of(time: Duration) -> Duration {
 }
 
 const HOUR: Duration = Duration::from_secs(3_600);
+const MINUTE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

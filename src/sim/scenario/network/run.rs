@@ -1,5 +1,6 @@
 //! A run: the world, its hosts, and what happens in which order.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::citizen::Citizen;
@@ -29,6 +30,8 @@ pub struct Run {
     // Those that may come back.
     pub(super) absent: Vec<HostId>,
     pub(super) routers: Vec<HostId>,
+    // Nodes that are computed, to join by.
+    pub(super) outsiders: Vec<SocketAddr>,
     pub(super) work: Work,
     pub(super) row: Row,
     next_row: Instant,
@@ -75,6 +78,7 @@ impl Run {
     pub fn new(options: Options) -> Self {
         let mut rng = Rng::from_seed(crate::sim::scenario::seed(options.seed));
         let outside = (options.implicit > 0).then(|| Network::new(super::implicit(&options)));
+        let outsiders = outside.as_ref().map_or_else(Vec::new, |n| n.bootstrap_nodes(OUTSIDERS));
         let world = World::beside(outside, options.weather, rng.fork());
         let mut run = Self {
             world,
@@ -83,6 +87,7 @@ impl Run {
             present: Vec::new(),
             absent: Vec::new(),
             routers: Vec::new(),
+            outsiders,
             work: Work::new(options.hashes, &mut rng),
             row: Row::default(),
             next_row: options.begins_at() + options.row,
@@ -226,6 +231,8 @@ impl Run {
     }
 }
 
+/// Nodes of those around the world that hosts are told of.
+const OUTSIDERS: usize = 16;
 /// Bootstrap nodes stay for ever, and there are some for every so many nodes.
 const NODES_PER_ROUTER: u32 = 1_000;
 /// How much time passes between two words about the joining.
