@@ -311,6 +311,11 @@ impl Picker {
         self.urgent = pieces;
     }
 
+    /// The piece that is waited for soonest.
+    pub fn first_urgent(&self) -> Option<u32> {
+        self.urgent.iter().copied().find(|piece| self.needed.has(*piece))
+    }
+
     // --- what happens to blocks ---------------------------------------------------------------
 
     /// `conn` sent a block.

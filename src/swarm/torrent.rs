@@ -32,6 +32,7 @@ use bytes::Bytes;
 
 use self::connections::Peer;
 use self::downloading::Transfer;
+use self::reading::Hold;
 use crate::base::bounded::LimitedMap;
 use crate::base::time::soonest;
 use crate::base::{InfoHash, Instant, PeerId, Rng, Seed};
@@ -74,6 +75,7 @@ pub struct Torrent {
     paused: bool,
     /// What readers wait for.
     windows: BTreeMap<ReaderId, Range<u32>>,
+    hold: Hold,
     checking: (u64, u64),
     download: Meter,
     upload: Meter,
@@ -135,6 +137,7 @@ impl Torrent {
             up: Throttle::new(config.limits.up, now),
             paused: config.paused,
             windows: BTreeMap::new(),
+            hold: Hold::Off,
             checking: (0, 0),
             download: Meter::new(now),
             upload: Meter::new(now),
@@ -370,7 +373,10 @@ impl Torrent {
         }
         match self.phase {
             Phase::FetchingMetadata => self.ask_for_metadata(now),
-            Phase::Downloading => self.tend_downloads(now),
+            Phase::Downloading => {
+                self.tend_hold(now);
+                self.tend_downloads(now);
+            }
             Phase::Seeding => self.close_useless(now),
             Phase::Checking | Phase::Stopped => {}
         }

@@ -151,8 +151,9 @@ impl Torrent {
         } else {
             transfer.picker.peer_has_piece(piece);
         }
-        if transfer.picker.is_needed(piece) {
-            if self.phase == Phase::Downloading {
+        if transfer.picker.is_needed(piece) && !self.holds_back(now) {
+            let is_downloading = self.phase == Phase::Downloading;
+            if let Some(peer) = self.peers.get_mut(&conn).filter(|_| is_downloading) {
                 peer.conn.set_interested(true);
             }
             self.refill(now, conn);
@@ -164,10 +165,11 @@ impl Torrent {
     }
 
     pub(super) fn update_interest(&mut self, conn: ConnId) {
+        let is_held = self.holds_back(self.now);
         let Some(transfer) = &self.transfer else { return };
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         let wants = match peer.conn.pieces().filter(|_| self.phase == Phase::Downloading) {
-            Some(pieces) => transfer.picker.is_interesting(picker_pieces(pieces)),
+            Some(pieces) => !is_held && transfer.picker.is_interesting(picker_pieces(pieces)),
             None => false,
         };
         peer.conn.set_interested(wants);
