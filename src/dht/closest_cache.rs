@@ -6,20 +6,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::by_id;
 use crate::base::{Instant, Key, NodeId};
 
 /// Nodes that answered.
 #[derive(Debug, Default)]
 pub(super) struct ClosestCache {
-    nodes: BTreeMap<NodeId, (SocketAddr, Instant)>,
+    nodes: BTreeMap<NodeId, Answered>,
     by_age: BTreeSet<(Instant, NodeId)>,
 }
 
+/// A node that answered, when it did and how quickly.
+#[derive(Debug, Clone, Copy)]
+struct Answered {
+    addr: SocketAddr,
+    when: Instant,
+    rtt: Duration,
+}
+
 impl ClosestCache {
-    /// `id` at `addr` answered.
-    pub fn on_answer(&mut self, now: Instant, id: NodeId, addr: SocketAddr) {
-        if let Some((_, before)) = self.nodes.insert(id, (addr, now)) {
-            self.by_age.remove(&(before, id));
+    /// `id` at `addr` answered after `rtt`.
+    pub fn on_answer(&mut self, now: Instant, id: NodeId, addr: SocketAddr, rtt: Duration) {
+        if let Some(before) = self.nodes.insert(id, Answered { addr, when: now, rtt }) {
+            self.by_age.remove(&(before.when, id));
         }
         self.by_age.insert((now, id));
         while let Some((when, oldest)) = self.by_age.first().copied()
@@ -32,53 +41,29 @@ impl ClosestCache {
 
     /// `id` at `addr` did not answer.
     pub fn on_silent(&mut self, id: NodeId, addr: &SocketAddr) {
-        if let Some((known, when)) = self.nodes.get(&id).copied()
-            && known == *addr
+        if let Some(known) = self.nodes.get(&id).copied()
+            && known.addr == *addr
         {
             self.nodes.remove(&id);
-            self.by_age.remove(&(when, id));
+            self.by_age.remove(&(known.when, id));
         }
     }
 
-    /// The `count` closest to `target`, closest first, of those that answered lately.
-    pub fn closest(&self, now: Instant, target: Key, count: usize) -> Vec<(NodeId, SocketAddr)> {
-        let mut found = Vec::with_capacity(count);
-        self.collect(now, target, 0, count, &mut found);
-        found
-    }
-
-    // Those that share `floor` bits with `target`, closest first: at each bit from the last one that
-    // anybody shares, those on the other side of it are as close as their own closest to a target there.
-    fn collect(
+    /// The `count` closest to `target`, closest first, of those that answered lately, with what it took.
+    pub fn closest(
         &self,
         now: Instant,
         target: Key,
-        floor: u32,
         count: usize,
-        found: &mut Vec<(NodeId, SocketAddr)>,
-    ) {
-        let here = NodeId::new(*target.as_bytes());
-        let shared = |id: &NodeId| target.shared_prefix_bits(id.key());
-        let below = self.nodes.range(..here).next_back().map(|(id, _)| shared(id));
-        let above = self.nodes.range(here..).next().map(|(id, _)| shared(id));
-        let Some(deepest) = below.max(above).filter(|bits| *bits >= floor) else { return };
-        if deepest == BITS {
-            self.take(now, here, found);
-        }
-        for bit in (floor..deepest.saturating_add(1).min(BITS)).rev() {
-            if found.len() >= count {
-                return;
-            }
-            self.collect(now, flipped(target, bit), bit + 1, count, found);
-        }
+    ) -> Vec<(NodeId, SocketAddr, Duration)> {
+        let is_recent = |node: &Answered| now.since(node.when) < AGE_MAX;
+        let found = by_id::closest(&self.nodes, target, count, is_recent);
+        found.into_iter().map(|(id, node)| (id, node.addr, node.rtt)).collect()
     }
 
-    fn take(&self, now: Instant, id: NodeId, found: &mut Vec<(NodeId, SocketAddr)>) {
-        if let Some((addr, when)) = self.nodes.get(&id)
-            && now.since(*when) < AGE_MAX
-        {
-            found.push((id, *addr));
-        }
+    /// Is it there?
+    pub fn has(&self, id: NodeId) -> bool {
+        self.nodes.contains_key(&id)
     }
 
     /// How many there are.
@@ -87,15 +72,6 @@ impl ClosestCache {
     }
 }
 
-fn flipped(key: Key, bit: u32) -> Key {
-    let mut bytes = *key.as_bytes();
-    if let Some(byte) = bytes.get_mut((bit / 8) as usize) {
-        *byte ^= 0x80 >> (bit % 8);
-    }
-    Key::new(bytes)
-}
-
-const BITS: u32 = 160;
 /// Ten closest nodes of 10,000 torrents, at some 130 bytes: 13 MB at most, and nothing like it in a
 /// node that only a person asks. The longest unheard leaves first.
 const NODES_MAX: usize = 100_000;
@@ -105,8 +81,11 @@ const AGE_MAX: Duration = Duration::from_secs(45 * 60);
 
 #[cfg(test)]
 mod tests {
+    use super::super::by_id::flipped;
     use super::*;
     use crate::base::Rng;
+
+    const RTT: Duration = Duration::from_millis(50);
 
     fn at(secs: u64) -> Instant {
         Instant::from_micros(secs * 1_000_000)
@@ -127,7 +106,7 @@ mod tests {
             for bit in 8..160 {
                 all.push(NodeId::new(*flipped(all[0].key(), bit).as_bytes()));
             }
-            all.iter().enumerate().for_each(|(n, id)| cache.on_answer(at(1), *id, addr(n)));
+            all.iter().enumerate().for_each(|(n, id)| cache.on_answer(at(1), *id, addr(n), RTT));
             for round in 0..60 {
                 let target = match round % 3 {
                     0 => Key::new(rng.array()),
@@ -138,7 +117,7 @@ mod tests {
                 let mut expected = all.clone();
                 expected.sort_by_key(|id| target.distance(id.key()));
                 let found: Vec<NodeId> =
-                    cache.closest(at(2), target, count).into_iter().map(|(id, _)| id).collect();
+                    cache.closest(at(2), target, count).into_iter().map(|(id, ..)| id).collect();
                 assert_eq!(found, expected[..count], "seed {seed}, round {round}");
             }
             assert_eq!(cache.closest(at(2), Key::new([0; 20]), 9_999).len(), all.len());
@@ -151,17 +130,17 @@ mod tests {
         let id = |n: u8| NodeId::new([n; 20]);
         let all = |cache: &ClosestCache, now| cache.closest(now, Key::new([0; 20]), 9).len();
         assert_eq!(all(&cache, at(0)), 0);
-        cache.on_answer(at(0), id(1), addr(1));
-        cache.on_answer(at(100), id(2), addr(2));
+        cache.on_answer(at(0), id(1), addr(1), RTT);
+        cache.on_answer(at(100), id(2), addr(2), RTT);
         cache.on_silent(id(1), &addr(9));
         assert_eq!(all(&cache, at(100)), 2, "somebody else was silent");
-        cache.on_answer(at(200), id(1), addr(3));
-        assert_eq!(cache.closest(at(200), id(1).key(), 1), [(id(1), addr(3))]);
+        cache.on_answer(at(200), id(1), addr(3), RTT);
+        assert_eq!(cache.closest(at(200), id(1).key(), 1), [(id(1), addr(3), RTT)]);
         cache.on_silent(id(1), &addr(3));
         assert_eq!((all(&cache, at(200)), cache.len(), cache.by_age.len()), (1, 1, 1));
         let late = at(100) + AGE_MAX;
         assert_eq!(all(&cache, late), 0);
-        cache.on_answer(late, id(7), addr(7));
+        cache.on_answer(late, id(7), addr(7), RTT);
         assert_eq!((cache.len(), cache.by_age.len()), (1, 1));
     }
 
@@ -170,9 +149,9 @@ mod tests {
         let mut cache = ClosestCache::default();
         let mut rng = Rng::from_seed([3; 32]);
         let first = NodeId::new(rng.array());
-        cache.on_answer(at(1), first, addr(0));
+        cache.on_answer(at(1), first, addr(0), RTT);
         for n in 1..NODES_MAX + 100 {
-            cache.on_answer(at(2), NodeId::new(rng.array()), addr(n % 60_000));
+            cache.on_answer(at(2), NodeId::new(rng.array()), addr(n % 60_000), RTT);
         }
         assert_eq!((cache.len(), cache.by_age.len()), (NODES_MAX, NODES_MAX));
         assert!(!cache.nodes.contains_key(&first));

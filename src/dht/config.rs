@@ -20,6 +20,9 @@ pub struct Config {
     /// Keep public nodes whose id breaks BEP 42 out of the table, and neither ask them in lookups nor
     /// announce to them. They are answered all the same, as BEP 42 wants.
     pub enforce_node_ids: bool,
+    /// Nodes that others named and that were never asked: so many are remembered, spread over the key
+    /// space, to make lookups shorter. 0 for none. Each takes some 100 bytes.
+    pub names_max: u32,
 }
 
 impl Config {
@@ -32,6 +35,7 @@ impl Config {
             per_ip_rate: Some(PER_IP_RATE),
             flows_per_second: Some(FLOWS_PER_SECOND),
             enforce_node_ids: false,
+            names_max: NAMES_MAX,
         }
     }
 }
@@ -39,3 +43,7 @@ impl Config {
 /// Queries a second from one address that a node answers unless told otherwise: several clients
 /// behind one NAT stay below it; a flood does not.
 pub const PER_IP_RATE: u32 = 50;
+
+/// One in 2^12 parts of the key space: in a network of 100,000 nodes whoever is nearest of them to a
+/// target knows its neighbourhood.
+pub const NAMES_MAX: u32 = 4_096;

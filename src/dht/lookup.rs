@@ -1,7 +1,8 @@
 //! One iterative lookup (BEP 5): ask the closest known nodes for closer ones until the eight closest
 //! that are alive have answered. Pure: says whom to ask and takes what came; sends nothing.
 //!
-//! Up to five queries are under way, counted from the closest outwards, so a newly heard closer
+//! It opens with a few of the closest contacts that answer quickest, and some that others named. Then up
+//! to five queries are under way, counted from the closest outwards, so a newly heard closer
 //! node is asked at once. A stalled query gives up its place, yet its answer still counts. Datagrams
 //! get lost: who is close and silent is asked once more before it counts as dead. The end is definite:
 //! it waits for nobody who is overdue, and everything in it is bounded.
@@ -17,7 +18,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use self::announcing::Announce;
-pub(super) use self::candidates::CANDIDATES_MAX;
+pub(super) use self::candidates::{CANDIDATES_MAX, CONTACTS_READ_MAX};
 use self::candidates::{Candidate, Informant, SEEDS_MAX, Seed, State};
 pub(super) use self::errand::{Census, Errand, ItemPut, ItemSearch};
 use self::spending::Spending;
@@ -67,6 +68,8 @@ pub(super) struct Lookup {
     pub ids_follow: bool,
     /// How many nodes there should be around the target.
     pub density: Density,
+    /// Half of all answers take longer.
+    pub usual_rtt: Duration,
     started: Instant,
     // Sorted, closest first; no two with the same id or endpoint.
     candidates: Vec<Candidate>,
@@ -98,6 +101,7 @@ impl Lookup {
             seed: false,
             ids_follow: false,
             density: Density::default(),
+            usual_rtt: Duration::from_millis(100),
             started: now,
             candidates: Vec::new(),
             seeds: Vec::new(),
@@ -179,7 +183,7 @@ impl Lookup {
         // At first those whose informant is not known to name dead nodes; the others only if
         // nothing else is left.
         for trusting in [false, true] {
-            let walk = self.walk(trusting);
+            let walk = self.opening().unwrap_or_else(|| self.walk(trusting));
             if let Some(at) = walk.ask {
                 if !may_ask {
                     let over = self.queries >= QUERIES_PER_LOOKUP_MAX && !walk.blocked;

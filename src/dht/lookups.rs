@@ -5,6 +5,7 @@
 //! run and from the bootstrap nodes, whatever there is, and from what is learnt while it waits.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::bucket::K;
 use super::event::{Announcement, Event, LookupId, LookupKind};
@@ -99,6 +100,7 @@ impl Node {
         let (kind, target) = (lookup.kind, lookup.target);
         lookup.ids_follow = self.config.enforce_node_ids || self.table.ids_follow();
         lookup.density = self.size.density();
+        lookup.usual_rtt = self.queries.rtts.percentile(0.5);
         self.table.on_lookup(now, target);
         self.feed(now, &mut lookup);
         if let LookupKind::GetPeers(info_hash)
@@ -136,13 +138,13 @@ impl Node {
     }
 
     // Do our settings let us ask this node?
-    fn is_acceptable(&self, id: NodeId, addr: &SocketAddr) -> bool {
+    pub(super) fn is_acceptable(&self, id: NodeId, addr: &SocketAddr) -> bool {
         !self.config.enforce_node_ids || is_valid_id(id, addr.ip())
     }
 
-    // Whom to start from: the closest contacts, and the closest that answered other lookups; with few
-    // of them, also those of the last run and the bootstrap nodes. If that was not enough, whoever is
-    // in the table, silent or not.
+    // Whom to start from: the closest contacts, the closest that answered other lookups, and the closest
+    // that were named; with few of them, also those of the last run and the bootstrap nodes. If that was
+    // not enough, whoever is in the table, silent or not.
     fn feed(&mut self, now: Instant, lookup: &mut Lookup) {
         if lookup.own_account && self.table.is_gap(lookup.target) {
             // Nodes that came together may know each other alone. They are asked first, near or not.
@@ -154,12 +156,18 @@ impl Node {
         let usable = |c: &super::bucket::Contact| failed || !self.unreachable.has(now, &c.addr);
         self.table.closest(lookup.target, count, usable, &mut near);
         for contact in near.drain(..) {
-            lookup.add_contact(contact.id, contact.addr);
+            let rtt = self.table.rtt(&contact.addr);
+            lookup.add_known(contact.id, contact.addr, rtt);
         }
         // A lookup that failed asked for many; idle nodes do not keep the room for them.
         near.shrink_to(STARTING_CONTACTS);
         self.near = near;
-        for (id, addr) in self.closest.closest(now, lookup.target, STARTING_ANSWERERS) {
+        for (id, addr, rtt) in self.closest.closest(now, lookup.target, STARTING_ANSWERERS) {
+            if self.is_acceptable(id, &addr) && !self.unreachable.has(now, &addr) {
+                lookup.add_known(id, addr, Some(rtt));
+            }
+        }
+        for (id, addr) in self.heard.closest(now, lookup.target, STARTING_NAMES) {
             if self.is_acceptable(id, &addr) && !self.unreachable.has(now, &addr) {
                 lookup.add_contact(id, addr);
             }
@@ -292,19 +300,17 @@ impl Node {
         now: Instant,
         id: LookupId,
         from: &SocketAddr,
+        rtt: Duration,
         reply: &Reply<'_>,
     ) {
-        self.closest.on_answer(now, reply.id, *from);
         let Some(mut lookup) = self.lookups.remove(&id) else { return };
+        if !lookup.own_account {
+            self.closest.on_answer(now, reply.id, *from, rtt);
+        }
         let informant = lookup.on_reply(from, reply.id, reply.token);
-        let contacts = reply.contacts(self.config.family).filter(|(id, addr)| {
-            *id != self.id
-                && is_believable(addr, from.ip())
-                && self.may_send(addr)
-                && self.is_acceptable(*id, addr)
-                && !self.unreachable.has(now, addr)
-        });
-        lookup.on_contacts(informant, contacts);
+        let contacts = self.named_in(now, from, reply);
+        self.note_named(now, &contacts);
+        lookup.on_contacts(informant, contacts.into_iter());
         let port = lookup.port;
         let believable = |peer: &SocketAddr| is_believable(peer, from.ip());
         let peers = reply.peers().filter(|p| believable(p) && !self.is_own_peer(p, port));
@@ -378,3 +384,5 @@ impl Node {
 const STARTING_CONTACTS: usize = 24;
 // Where the same target was looked up before: as many as it ended with.
 const STARTING_ANSWERERS: usize = K;
+// Of those that we have only heard of; with few of them asked it does no harm that many are gone.
+const STARTING_NAMES: usize = 12;

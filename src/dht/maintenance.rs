@@ -216,11 +216,6 @@ impl Node {
         }
     }
 
-    // Is a node that we know still there?
-    fn recheck(&mut self, now: Instant, id: NodeId, addr: SocketAddr) -> Sent {
-        self.ask(now, Priority::Upkeep, addr, Some(id), Purpose::Check, &Method::Ping)
-    }
-
     /// `id` at `from` asked us something. If it would be of use it is pinged: a source address can
     /// be forged, an answer to four random bytes cannot. Not at once: one datagram in, one out.
     pub(super) fn consider_querier(&mut self, now: Instant, id: NodeId, from: SocketAddr) {
@@ -370,6 +365,7 @@ impl Node {
             self.check_queriers(now);
             self.keep_contacts(now);
             self.keep_looking(now);
+            self.survey(now);
         }
         self.call_for_help(now);
         self.judge_reachability(now);

@@ -13,6 +13,7 @@ use super::config::Config;
 use super::density::Size;
 use super::event::{Event, LookupId, Output, PingId, SavedContact};
 use super::flows::{FlowBudget, Flows, Passage, Priority};
+use super::heard::Heard;
 use super::keeper::Keeper;
 use super::line::Line;
 use super::lookup::Lookup;
@@ -22,6 +23,7 @@ use super::reachability::Reach;
 use super::security;
 use super::server::{Inquiry, Server};
 use super::stats::Stats;
+use super::survey::Survey;
 use super::table::{Admission, Near, Table};
 use super::trace::Traces;
 use super::unreachable::Unreachable;
@@ -55,6 +57,8 @@ pub struct Node {
     pub(super) vote: AddressVote,
     pub(super) maintenance: Maintenance,
     pub(super) unreachable: Unreachable,
+    pub(super) heard: Heard,
+    pub(super) survey: Survey,
     pub(super) size: Size,
     pub(super) reach: Reach,
     pub(super) traces: Traces,
@@ -119,6 +123,8 @@ impl Node {
             vote: AddressVote::new(config.family),
             maintenance: Maintenance::new(now),
             unreachable: Unreachable::new(),
+            heard: Heard::new(config.names_max),
+            survey: Survey::default(),
             size: Size::default(),
             reach: Reach::new(now),
             traces: Traces::default(),
@@ -371,6 +377,7 @@ impl Node {
         let rtt = now.since(pending.sent);
         self.stats.rtt.record(rtt);
         self.unreachable.on_alive(&pending.to);
+        self.heard.on_asked(reply.id);
         if let Purpose::Lookup(_) = pending.purpose {
             self.queries.rtts.record(rtt);
         }
@@ -380,12 +387,15 @@ impl Node {
         }
         self.trace_reply(now, &pending, reply);
         match pending.purpose {
-            Purpose::Lookup(lookup) => self.on_lookup_reply(now, lookup, &pending.to, reply),
+            Purpose::Lookup(lookup) => self.on_lookup_reply(now, lookup, &pending.to, rtt, reply),
             Purpose::Announce(lookup) => self.on_announced(now, lookup, &pending.to, Ok(())),
             Purpose::Ping(ping) => {
                 self.emit(Event::PingDone { ping, id: Some(reply.id), rtt: Some(rtt) });
             }
-            Purpose::Check => {}
+            Purpose::Check => {
+                let named = self.named_in(now, &pending.to, reply);
+                self.note_named(now, &named);
+            }
         }
     }
 
@@ -435,6 +445,9 @@ impl Node {
     fn on_overdue(&mut self, now: Instant, pending: &Pending) {
         if self.was_heard_since(pending.sent) {
             self.unreachable.on_silent(now, pending.to);
+        }
+        if let Some(id) = pending.expect {
+            self.heard.on_asked(id);
         }
         match pending.purpose {
             Purpose::Lookup(lookup) => self.on_lookup_overdue(now, lookup, &pending.to),

@@ -16,7 +16,7 @@ impl RttHistogram {
     /// A guess at the public network, light enough to be forgotten within a lookup.
     pub fn new() -> Self {
         let mut bins = [0.0; BINS];
-        for (millis, weight) in [(75, 2.0), (150, 2.0), (300, 2.0), (500, 2.0)] {
+        for (millis, weight) in [(75, 0.5), (150, 0.5), (300, 0.5), (500, 0.5)] {
             bins[millis / BIN_MILLIS] = weight;
         }
         Self { bins, since_decay: 0 }

@@ -2,6 +2,7 @@
 //! each answer named.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::{Lookup, Token};
 use crate::base::addr::{is_private, network};
@@ -19,6 +20,8 @@ pub(super) struct Candidate {
     pub(super) addr: SocketAddr,
     pub(super) state: State,
     pub(super) tries: usize,
+    /// How long it takes to answer, if it is a contact of ours.
+    pub(super) rtt: Option<Duration>,
     /// Its id follows from its address (BEP 42), or it is exempt.
     pub(super) valid_id: bool,
     /// Who named it; `None` for our own table.
@@ -67,6 +70,13 @@ impl Lookup {
         self.add(id, addr, None);
     }
 
+    /// The same, and it has answered as quickly as that, if it is known.
+    pub fn add_known(&mut self, id: NodeId, addr: SocketAddr, rtt: Option<Duration>) {
+        if let Some(at) = self.add(id, addr, None) {
+            self.candidates[at].rtt = rtt;
+        }
+    }
+
     pub(super) fn add(
         &mut self,
         id: NodeId,
@@ -106,6 +116,7 @@ impl Lookup {
             addr,
             state: State::Untried,
             tries: 0,
+            rtt: None,
             valid_id,
             informant,
             token: None,
@@ -168,7 +179,7 @@ pub(in crate::dht) const CANDIDATES_MAX: usize = 100;
 /// Contacts of one answer that become candidates: eight are usual, twenty common.
 const CONTACTS_USED_MAX: usize = 16;
 // An npm node returns its whole table, unsorted; among this many we look for the closest.
-const CONTACTS_READ_MAX: usize = 256;
+pub(in crate::dht) const CONTACTS_READ_MAX: usize = 256;
 /// Addresses without an id to start from.
 pub(super) const SEEDS_MAX: usize = 16;
 // With that many dead nodes named and not half as many live ones, an informant is asked about last.

@@ -2,13 +2,16 @@
 
 use super::*;
 use crate::base::{InfoHash, Rng};
+use crate::dht::flows::Priority;
 use crate::dht::security::make_id;
 
 const TARGET: Key = Key::new([0; 20]);
 const HASH: InfoHash = InfoHash::new([0; 20]);
 
+// One that nobody waits for: it asks no more than it has to.
 fn lookup(kind: LookupKind) -> Lookup {
-    Lookup::new(Instant::ZERO, kind, TARGET, false)
+    let priority = Priority::Background;
+    Lookup { priority, ..Lookup::new(Instant::ZERO, kind, TARGET, false) }
 }
 
 // The n-th closest to the target.
@@ -50,6 +53,44 @@ fn five_closest_are_asked_and_a_closer_one_at_once() {
     // Four are still out, but these are closer than all of them.
     answer(&mut lookup, 14, &[1, 2, 3]);
     assert_eq!(asked(&mut lookup), ((1..4).map(addr).collect(), Next::Wait));
+}
+
+// Contacts at these distances, in bits from the first, which answer as quickly as that.
+fn opened_with(contacts: &[(u16, Option<u64>)]) -> Lookup {
+    let mut lookup = Lookup::new(Instant::ZERO, LookupKind::FindNode, TARGET, false);
+    lookup.usual_rtt = Duration::from_millis(100);
+    for (bit, rtt) in contacts {
+        let mut id = [0; 20];
+        id[usize::from(bit / 8)] = 0x80 >> (bit % 8);
+        lookup.add_known(NodeId::new(id), addr(*bit), rtt.map(Duration::from_millis));
+    }
+    lookup
+}
+
+#[test]
+fn opening_asks_the_quick_among_the_near_first() {
+    let near = [(20, Some(400)), (19, None), (18, Some(20)), (12, Some(20)), (5, Some(20))];
+    let order = |lookup: &mut Lookup| -> Vec<u16> {
+        asked(lookup).0.into_iter().map(|to| to.port() - 1).collect()
+    };
+    assert_eq!(order(&mut opened_with(&near)), [18, 19, 12, 5, 20]);
+    // In a small network 13 bits are as near as anybody has to be.
+    let mut lookup = opened_with(&near);
+    lookup.density.named = Some(65_536.0);
+    assert_eq!(order(&mut lookup), [18, 12, 19, 5, 20]);
+}
+
+#[test]
+fn opening_is_wide_until_somebody_answers_and_a_stalled_one_frees_its_place() {
+    let contacts: Vec<_> = (20..60).map(|bit| (bit, None)).collect();
+    let mut lookup = opened_with(&contacts);
+    let (first, next) = asked(&mut lookup);
+    assert_eq!((first.len(), next), (12, Next::Wait));
+    lookup.on_stalled(&first[3]);
+    assert_eq!(asked(&mut lookup).0.len(), 1);
+    let best = lookup.candidates[2].id;
+    lookup.on_reply(&first[2], best, None);
+    assert_eq!(asked(&mut lookup), (Vec::new(), Next::Wait));
 }
 
 #[test]

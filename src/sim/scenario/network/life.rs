@@ -307,7 +307,11 @@ struct Birth {
 
 fn new_citizen(kind: Kind, id: Option<NodeId>, manners: Manners, birth: Birth) -> Citizen {
     let Birth { addr, seed, now } = birth;
-    let config = Config { prove_reachability: !kind.is_unaware, ..Config::new(Family::of(&addr)) };
+    let config = Config {
+        prove_reachability: !kind.is_unaware,
+        names_max: CITIZEN_NAMES_MAX,
+        ..Config::new(Family::of(&addr))
+    };
     let mut node = Node::new(config, id, seed, now);
     node.set_self_addrs(vec![addr]);
     Citizen::new(node, Traits { keeps_id: kind.keeps_id, manners })
@@ -326,6 +330,8 @@ fn beside(key: Key, bits: u32, rng: &mut Rng) -> NodeId {
 
 /// Half of those that come have been there before.
 const RETURNING: f64 = 0.5;
+/// A hundred thousand nodes live in one process: what each remembers for its lookups is kept short.
+const CITIZEN_NAMES_MAX: u32 = 256;
 /// Bootstrap nodes that a host is told of.
 const ROUTERS_TOLD: usize = 3;
 /// Only who has been there for so long is asked to do anything.
