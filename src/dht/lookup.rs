@@ -269,6 +269,7 @@ impl Lookup {
             }
             self.candidates[at].state = State::Answered;
             self.candidates[at].token = token;
+            self.announce_late(at);
         }
         Some(informant).filter(|_| self.informants.len() <= 2 * QUERIES_PER_LOOKUP_MAX)
     }

@@ -3,8 +3,10 @@
 
 use std::net::SocketAddr;
 
-use super::{Lookup, Next, Token};
+use super::candidates::State;
+use super::{ANNOUNCES_MAX, Lookup, Next, Token};
 use crate::base::NodeId;
+use crate::dht::bucket::K;
 
 /// An announce to one node.
 #[derive(Debug)]
@@ -35,6 +37,25 @@ impl Lookup {
             return Next::Announce { to, id, token };
         }
         if announces.is_empty() { Next::Done } else { Next::Wait }
+    }
+
+    /// A candidate has answered. If that was too late for the choice of whom to announce to, and it is one
+    /// of the eight, it is told as well.
+    pub(super) fn announce_late(&mut self, at: usize) {
+        let Some(announces) = &self.announces else { return };
+        // One of them at least is still waited for: it was worth storing.
+        if announces.is_empty() || announces.len() >= ANNOUNCES_MAX || at < self.crowd() {
+            return;
+        }
+        let demand_valid = self.demands_valid_ids();
+        let nearer = self.candidates.iter().take(at).skip(self.crowd());
+        let nearer = nearer.filter(|c| c.state == State::Answered && (c.valid_id || !demand_valid));
+        if nearer.count() < K {
+            let candidate = &mut self.candidates[at];
+            let Some(token) = candidate.token.take() else { return };
+            let late = Announce::new(candidate.id, candidate.addr, token);
+            self.announces.get_or_insert_default().push(late);
+        }
     }
 
     /// The announce could not be sent, or no answer to it can come any more.

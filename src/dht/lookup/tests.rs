@@ -420,3 +420,33 @@ fn lookup_out_of_time_announces_to_who_answered() {
     assert!(matches!(lookup.next(), Next::Announce { to, .. } if to == addr(0)));
     assert!(!lookup.hurry());
 }
+
+#[test]
+fn who_answers_too_late_for_the_choice_is_announced_to_while_others_are_waited_for() {
+    let mut lookup = lookup(LookupKind::Announce(HASH));
+    (0..10).for_each(|n| lookup.add_contact(id(n), addr(n)));
+    asked(&mut lookup);
+    silent(&mut lookup, 2);
+    lookup.give_up(&addr(2));
+    for n in [0, 1, 3, 4, 5, 6, 7] {
+        answer(&mut lookup, n, &[]);
+        asked(&mut lookup);
+    }
+    answer(&mut lookup, 8, &[]);
+    let announced = |lookup: &mut Lookup| -> Vec<SocketAddr> {
+        let next = std::iter::from_fn(|| match lookup.next() {
+            Next::Announce { to, .. } => Some(to),
+            _ => None,
+        });
+        next.collect()
+    };
+    assert_eq!(announced(&mut lookup), [0, 1, 3, 4, 5, 6, 7, 8].map(addr));
+    answer(&mut lookup, 2, &[]);
+    assert_eq!(announced(&mut lookup), [addr(2)]);
+    // Eight are nearer than this one.
+    answer(&mut lookup, 9, &[]);
+    assert_eq!(announced(&mut lookup), []);
+    (0..9).for_each(|n| lookup.on_announce_answered(&addr(n), Ok(())));
+    assert_eq!(lookup.next(), Next::Done);
+    assert_eq!(lookup.report(Instant::ZERO).announced, 9);
+}
