@@ -1,7 +1,7 @@
 //! A `share` for strangers to attack, and an honest download that proves it still serves.
 
 use super::peer::Wire;
-use super::{Content, Sharing, World, secs};
+use super::{Content, Launch, Sharing, World, secs};
 
 /// A program that shares something.
 #[derive(Debug)]
@@ -17,19 +17,28 @@ pub struct Shared {
 impl Shared {
     /// Shares three quarters of a megabyte.
     pub fn new() -> Self {
+        Self::of(Content::single(21, 777_777, 65_536))
+    }
+
+    /// Shares this.
+    pub fn of(content: Content) -> Self {
+        Self::start(content, |launch| launch)
+    }
+
+    /// The same as [`Shared::new`] with another program in front.
+    pub fn behind(wrapper: &str, args: &[&str]) -> Self {
+        Self::start(Content::single(21, 777_777, 65_536), |launch| launch.behind(wrapper, args))
+    }
+
+    fn start(content: Content, change: impl FnOnce(Launch) -> Launch) -> Self {
         let world = World::new();
-        let content = Content::single(21, 777_777, 65_536);
         let there = world.folder("there");
         content.write_to(&there);
         let torrent = world.dir().join("it.torrent");
         std::fs::write(&torrent, content.torrent()).unwrap();
         let addr = world.addr();
-        let program = world
-            .trackless_at(addr, ["share", "--no-dht"])
-            .arg(&torrent)
-            .arg("--data")
-            .arg(&there)
-            .start();
+        let share = world.trackless_at(addr, ["share", "--no-dht"]);
+        let program = change(share.arg(&torrent).arg("--data").arg(&there)).start();
         let sharing = Sharing::new(program, addr);
         assert_eq!(sharing.info_hash(), content.info_hash());
         Self { world, content, sharing }

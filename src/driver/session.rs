@@ -42,7 +42,7 @@ pub struct SessionConfig {
     pub flows_per_second: Option<u32>,
     /// Take incoming connections, and announce ourselves.
     pub accept: bool,
-    /// Connections of all torrents.
+    /// Connections of all torrents; fewer where the process may not have the descriptors.
     pub connections_max: usize,
     /// How fast payload of all torrents together may flow.
     pub limits: RateLimits,
@@ -120,7 +120,7 @@ impl Session {
         let bound = bind_all(&config)?;
         let local_addrs: Arc<[SocketAddr]> = bound.iter().map(|b| b.addr).collect();
         let mut engine = engine::Config::new(PeerId::random(&mut rng));
-        engine.connections_max = config.connections_max;
+        engine.connections_max = config.connections_max.min(tcp::connections_possible());
         engine.limits = config.limits;
         engine.listen_port = bound.iter().find(|b| b.tcp.is_some()).map(|b| b.addr.port());
         let (commands, wishes) = mpsc::channel(COMMANDS_QUEUED_MAX);

@@ -251,6 +251,13 @@ pub(super) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// As many connections as this process has descriptors for: one half of all, files take a quarter.
+/// Beyond them nobody could be accepted, not even to make room.
+pub(super) fn connections_possible() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.and_then(|n| usize::try_from(n / 2).ok()).unwrap_or(usize::MAX)
+}
+
 /// Closes at once, without a word: there is no room for this stranger.
 pub(super) fn refuse(stream: TcpStream) {
     let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));

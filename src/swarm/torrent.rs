@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use self::connections::Peer;
+use self::connections::{Newcomer, Peer};
 use self::downloading::Transfer;
 use self::reading::Hold;
 use crate::base::bounded::LimitedMap;
@@ -384,7 +384,7 @@ impl Torrent {
         self.tend_offers(now);
         let is_full = self.peers.len() >= self.config.connections_max;
         if is_full && self.candidates.ready() > 0 {
-            self.make_room(now);
+            self.make_room(now, Newcomer::Known);
         }
         if self.ticks % PEX_TICKS == 1 {
             self.tell_peers(now);

@@ -134,6 +134,34 @@ fn nonsense_is_not_taken() {
     assert_eq!(c.len(), 0);
 }
 
+// A hundred thousand addresses by peer exchange: every kind that must not be dialled, our own, and
+// more public ones than there is room for.
+#[test]
+fn flood_by_peer_exchange_is_bounded_and_reaches_nobody_it_must_not() {
+    let mut c = Candidates::new(3_000, [1; 32]);
+    let own = peer("203.0.113.7:6881");
+    c.set_own(&[own]);
+    c.add(at(0), PeerSource::Dht, peer("198.51.100.1:6881"), None);
+    let informant = Some("8.8.8.8".parse().unwrap());
+    for n in 0..100_000_u32 {
+        let [_, a, b, d] = n.to_be_bytes();
+        let told = match n % 10 {
+            0 => SocketAddr::from(([10, a, b, d], 6881)),
+            1 => SocketAddr::from(([192, 168, b, d], 6881)),
+            2 => SocketAddr::from(([127, a, b, d], 22)),
+            3 => SocketAddr::from(([224, a, b, d], 6881)),
+            4 => own,
+            5 => SocketAddr::from(([9, a, b, d], 0)),
+            _ => SocketAddr::from(([20 + (n % 100) as u8, d, b, a], 6881)),
+        };
+        c.add(at(u64::from(n)), PeerSource::Pex, told, informant);
+    }
+    c.check();
+    assert_eq!(c.len(), 3_000);
+    assert!(c.known.keys().all(|addr| *addr != own && !is_private(addr.ip()) && addr.port() != 0));
+    assert!(c.known.keys().all(|addr| matches!(addr.ip(), IpAddr::V4(ip) if ip.octets()[0] < 224)));
+}
+
 #[test]
 fn flood_from_one_network_leaves_room_for_others() {
     let mut c = Candidates::new(100, [1; 32]);

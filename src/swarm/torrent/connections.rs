@@ -59,6 +59,15 @@ impl Peer {
     }
 }
 
+/// For whom room is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Newcomer {
+    /// Somebody that we could dial.
+    Known,
+    /// Somebody that has connected to us.
+    Here,
+}
+
 impl Torrent {
     // --- dialling -----------------------------------------------------------------------------
 
@@ -115,7 +124,7 @@ impl Torrent {
     ) {
         let addr = canonical(addr);
         let mut refusal = self.refusal(now, addr);
-        if refusal == Some(CloseReason::Crowded) && self.make_room(now) {
+        if refusal == Some(CloseReason::Crowded) && self.make_room(now, Newcomer::Here) {
             refusal = None;
         }
         if theirs.info_hash != self.info_hash {
@@ -180,7 +189,7 @@ impl Torrent {
     }
 
     /// Closes one connection that is of no use to either side, for one that may be.
-    pub(super) fn make_room(&mut self, now: Instant) -> bool {
+    pub(super) fn make_room(&mut self, now: Instant, newcomer: Newcomer) -> bool {
         let fetching = self.phase == Phase::FetchingMetadata;
         let idle = self.peers.iter().find(|(conn, peer)| {
             let wanted = if fetching {
@@ -190,18 +199,23 @@ impl Torrent {
             };
             !wanted && now.since(peer.conn.opened_at()) >= IDLE_PLACE_TIME
         });
-        let gone = idle.map(|(conn, _)| *conn).or_else(|| self.barren(now));
+        let gone = idle.map(|(conn, _)| *conn).or_else(|| self.barren(now, newcomer));
         let Some(conn) = gone else { return false };
         self.close(now, conn, CloseReason::Crowded);
         true
     }
 
-    // The oldest connection that we want something of and that has never given anything.
-    fn barren(&self, now: Instant) -> Option<ConnId> {
+    // The oldest connection that promised something and has never given anything; to a seed, one
+    // that has never taken anything either.
+    fn barren(&self, now: Instant, newcomer: Newcomer) -> Option<ConnId> {
+        let keeps_waiting = |conn: &Connection| match self.phase {
+            Phase::Downloading => conn.is_peer_choking() || conn.requests.is_snubbed(),
+            Phase::Seeding => newcomer == Newcomer::Here && conn.upload.total() == 0,
+            Phase::FetchingMetadata | Phase::Checking | Phase::Stopped => false,
+        };
         let barren = self.peers.iter().filter(|(_, peer)| {
-            self.phase == Phase::Downloading
-                && peer.conn.download.total() == 0
-                && (peer.conn.is_peer_choking() || peer.conn.requests.is_snubbed())
+            peer.conn.download.total() == 0
+                && keeps_waiting(&peer.conn)
                 && now.since(peer.conn.opened_at()) >= BARREN_PLACE_TIME
         });
         barren.min_by_key(|(_, peer)| peer.conn.opened_at()).map(|(conn, _)| *conn)
@@ -433,8 +447,8 @@ const CONNECTIONS_PER_IP_MAX: usize = 8;
 /// A connection in which nobody is interested keeps its place so long, if others want in: who
 /// wants something says so within a round trip or two.
 const IDLE_PLACE_TIME: Duration = Duration::from_secs(5);
-/// A peer that has let us wait so long from the start leaves its place to one that may not: four
+/// A peer that has let us wait so long from the start leaves its place to one that may not: two
 /// turns of the optimistic unchoke (BEP 3).
-const BARREN_PLACE_TIME: Duration = Duration::from_secs(120);
+const BARREN_PLACE_TIME: Duration = Duration::from_secs(60);
 /// A connection that lasted so long was no accident.
 const USEFUL_TIME: Duration = Duration::from_secs(60);

@@ -306,6 +306,32 @@ fn idle_connections_do_not_keep_others_out() {
     assert_eq!(rig.torrent.peers().len(), 100);
 }
 
+// Who wants something and never takes it holds its place for a minute and no longer.
+#[test]
+fn peers_that_take_nothing_do_not_keep_others_out_of_a_seed() {
+    let mut rig = Rig::new(true, true);
+    rig.disk(DiskEvent::Flushed);
+    rig.say(&Message::Interested);
+    let accept = |rig: &mut Rig, n: u8| {
+        let conn = ConnId(1000 + u64::from(n));
+        let theirs = Handshake::new(rig.sample.info_hash(), PeerId::new([n; 20]), true);
+        rig.torrent.handle_accepted(rig.now, conn, SocketAddr::from(([10, 1, 0, n], 6881)), theirs);
+        rig.torrent.handle_frame(rig.now, conn, frame(&Message::Interested));
+        rig.drain();
+        rig.torrent
+            .peers()
+            .iter()
+            .any(|peer| peer.addr.ip() == std::net::IpAddr::from([10, 1, 0, n]))
+    };
+    let taken = (3..150).filter(|n| accept(&mut rig, *n)).count();
+    assert_eq!((taken, rig.torrent.peers().len()), (99, 100));
+    rig.later(Duration::from_secs(50));
+    assert!(!accept(&mut rig, 200), "they may yet be served");
+    rig.later(Duration::from_secs(11));
+    assert!(accept(&mut rig, 200));
+    assert_eq!(rig.torrent.peers().len(), 100);
+}
+
 #[test]
 fn dht_port_is_reported_once() {
     let mut rig = Rig::new(true, false);
