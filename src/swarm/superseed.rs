@@ -28,6 +28,8 @@ pub struct SuperSeed {
     copied_at: Option<Instant>,
     /// How long a piece takes from its telling until it is sent, smoothed: our line sets the pace.
     given: Duration,
+    /// What was sent since when, of late.
+    pace: Option<(Instant, u64)>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -70,6 +72,7 @@ impl SuperSeed {
             geometry,
             copied_at: None,
             given: Duration::ZERO,
+            pace: None,
         }
     }
 
@@ -173,6 +176,11 @@ impl SuperSeed {
 
     /// So many bytes of a piece were sent to a peer: true if that makes it whole.
     pub fn on_sent(&mut self, now: Instant, conn: ConnId, piece: u32, len: u32) -> bool {
+        let (since, bytes) = self.pace.get_or_insert((now, 0));
+        *bytes += u64::from(len);
+        if now.since(*since) > PACE_TIME {
+            (*since, *bytes) = (*since + now.since(*since) / 2, *bytes / 2);
+        }
         let Some(offers) = self.peers.get_mut(&conn) else { return false };
         let Some((_, left)) = offers.open.iter_mut().find(|(open, _)| *open == piece) else {
             return false;
@@ -208,13 +216,14 @@ impl SuperSeed {
         theirs: Option<&Bitfield>,
         rate: u64,
     ) -> Option<u32> {
+        let stuck_time = STUCK_TIME.max(self.backlog(now));
         let offers = self.peers.get_mut(&conn)?;
         if rate > 0 {
             let ahead = rate.saturating_mul(AHEAD_TIME.as_millis() as u64) / 1_000;
             offers.room = offers.room.min(pieces_in(ahead, self.geometry.piece_len));
         }
         // It has them from elsewhere and does not say so, or will not have them.
-        if now.since(offers.moved_at) >= STUCK_TIME {
+        if now.since(offers.moved_at) >= stuck_time {
             offers.open.clear();
         }
         if offers.open.len() >= offers.room { None } else { self.choose(now, conn, theirs) }
@@ -227,10 +236,11 @@ impl SuperSeed {
     }
 
     fn choose(&mut self, now: Instant, conn: ConnId, theirs: Option<&Bitfield>) -> Option<u32> {
-        let offers = self.peers.get_mut(&conn)?;
-        if now < offers.dry_until {
+        if now < self.peers.get(&conn)?.dry_until {
             return None;
         }
+        let given_time = GIVEN_TIME.max(self.given * 2).max(self.backlog(now) * 2);
+        let offers = self.peers.get_mut(&conn)?;
         // Pieces that others have brought already need nobody's help.
         for _ in 0..self.queue.len() {
             let Some(front) = self.queue.front().copied() else { break };
@@ -245,7 +255,6 @@ impl SuperSeed {
         let spreads =
             self.copied_at.is_some_and(|at| now.since(at) < COPIED_LATELY.max(self.given));
         let spread_time = if spreads { SPREAD_TIME } else { SPREAD_TIME_ALONE };
-        let given_time = GIVEN_TIME.max(self.given * 2);
         let fits = |piece: &u32| {
             let Some(state) = usize::try_from(*piece).ok().and_then(|p| self.pieces.get(p)) else {
                 return false;
@@ -268,6 +277,17 @@ impl SuperSeed {
         let state = usize::try_from(piece).ok().and_then(|p| self.pieces.get_mut(p))?;
         state.told_at = Some(now);
         Some(piece)
+    }
+
+    // How long our line takes for all that the peers we serve were told of and have not been sent.
+    fn backlog(&self, now: Instant) -> Duration {
+        let Some((since, bytes)) = self.pace.filter(|(_, bytes)| *bytes > 0) else {
+            return Duration::ZERO;
+        };
+        let served = self.peers.values().filter(|o| o.taken > 0 || o.open.len() > 1);
+        let left: u64 = served.flat_map(|o| &o.open).map(|(_, left)| u64::from(*left)).sum();
+        let time = now.since(since).as_micros().saturating_mul(left.into()) / u128::from(bytes);
+        Duration::from_micros(u64::try_from(time).unwrap_or(u64::MAX)).min(BACKLOG_MAX)
     }
 
     // A piece has left as a whole: from now on it can spread. What it took until then was our line.
@@ -323,6 +343,10 @@ const START_BYTES: u64 = 1 << 20;
 /// What a peer is told of ahead is what it takes in this time.
 const AHEAD_TIME: Duration = Duration::from_millis(1_000);
 const OPEN_MIN: usize = 2;
+/// Over so much time it is measured what our line carries.
+const PACE_TIME: Duration = Duration::from_secs(20);
+/// Nobody is waited for longer than this, however slow our line is.
+const BACKLOG_MAX: Duration = Duration::from_secs(60);
 /// Pieces told and not had yet: at 16 KiB a piece 64 MiB.
 const OPEN_MAX: usize = 4_096;
 /// A piece that nobody has is told to another after this time, or after twice what pieces take to be
