@@ -157,6 +157,7 @@ fn node_json(node: &NodeStatus) -> Value {
         },
         "open_flows": node.open_flows,
         "flows_left": node.flows_left,
+        "announcing": node.announcing,
         "stats": node.stats,
     })
 }

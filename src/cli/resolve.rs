@@ -132,7 +132,9 @@ struct Bulk<'a> {
     results: BTreeMap<InfoHash, Option<Result<Row, Failure>>>,
     repeated: Vec<(String, InfoHash)>,
     done: usize,
-    failed: Vec<Failure>,
+    failed: usize,
+    // It decides how the program ends.
+    first_failure: Option<Failure>,
 }
 
 impl<'a> Bulk<'a> {
@@ -145,7 +147,8 @@ impl<'a> Bulk<'a> {
             results: BTreeMap::new(),
             repeated: Vec::new(),
             done: 0,
-            failed: Vec::new(),
+            failed: 0,
+            first_failure: None,
         }
     }
 
@@ -170,7 +173,7 @@ impl<'a> Bulk<'a> {
                     self.results.insert(info_hash, Some(outcome));
                 }
                 _ = ticks.tick() => progress.line(|| {
-                    let (done, failed) = (self.done, self.failed.len());
+                    let (done, failed) = (self.done, self.failed);
                     format!("{done} resolved, {failed} failed, {} under way", self.running.len())
                 }),
             }
@@ -215,16 +218,17 @@ impl<'a> Bulk<'a> {
             }
             Err(failure) => {
                 self.console.fail_link(text, &failure);
-                self.failed.push(failure);
+                self.failed += 1;
+                self.first_failure.get_or_insert(failure);
             }
         }
     }
 
     fn outcome(self) -> Result<(), Failure> {
-        let all = plural(self.done + self.failed.len(), "link");
-        let (done, failed) = (self.done, self.failed.len());
+        let all = plural(self.done + self.failed, "link");
+        let (done, failed) = (self.done, self.failed);
         self.console.note(&format!("{done} of {all} resolved, {failed} failed"));
-        match self.failed.into_iter().next() {
+        match self.first_failure {
             None => Ok(()),
             Some(first) => Err(first.reported()),
         }

@@ -50,7 +50,7 @@ pub fn run(args: &ShareArgs, console: &Arc<Console>) -> Result<(), Failure> {
                 shares.push(share(&session, &network, offer, console).await?);
             }
             tokio::select! {
-                failed = tend_all(shares, console) => failed,
+                failed = tend_all(&session, shares, console) => failed,
                 () = online::at(network.timeout.map(|limit| Instant::now() + limit)) => Ok(()),
             }
         };
@@ -162,7 +162,11 @@ async fn share(
 }
 
 // Until every share has failed; they do not fail together.
-async fn tend_all(shares: Vec<Share>, console: &Arc<Console>) -> Result<(), Failure> {
+async fn tend_all(
+    session: &Session,
+    shares: Vec<Share>,
+    console: &Arc<Console>,
+) -> Result<(), Failure> {
     // A line each as long as an eye can follow them, then one for all.
     let has_lines = shares.len() <= LINES_MAX;
     let mut tasks = JoinSet::new();
@@ -184,7 +188,9 @@ async fn tend_all(shares: Vec<Share>, console: &Arc<Console>) -> Result<(), Fail
             }
             _ = ticks.tick(), if !has_lines => {
                 let all: Vec<_> = tellers.iter().filter_map(|told| *told.borrow()).collect();
-                progress.line(|| line_of_all(&all));
+                let status = session.status().await;
+                let is_behind = status.is_some_and(|s| s.nodes.iter().any(|n| n.announcing.is_behind));
+                progress.line(|| line_of_all(&all, is_behind));
             }
         }
     }
@@ -238,14 +244,15 @@ impl Figures {
     }
 }
 
-fn line_of_all(all: &[Figures]) -> String {
+fn line_of_all(all: &[Figures], is_behind: bool) -> String {
     let announced = all.iter().filter(|share| share.is_announced).count();
     format!(
-        "sharing {}: {}, up {}/s, {} sent, {announced} announced",
+        "sharing {}: {}, up {}/s, {} sent, {announced} announced{}",
         plural(all.len(), "torrent"),
         plural(all.iter().map(|share| share.peers).sum(), "peer"),
         size(all.iter().map(|share| share.up_rate).sum()),
         size(all.iter().map(|share| share.sent).sum()),
+        if is_behind { ", not all in time: raise --flows-per-second" } else { "" },
     )
 }
 

@@ -33,7 +33,7 @@ struct Planned {
 impl Planned {
     fn lookup(self, now: Instant, target: Key) -> Lookup {
         let mut lookup = Lookup::new(now, self.kind, target, false);
-        let Announcement { port, seed, priority } = self.how;
+        let Announcement { port, seed, priority, keep: _ } = self.how;
         (lookup.port, lookup.seed, lookup.priority) = (port, seed, priority);
         lookup
     }
@@ -94,6 +94,19 @@ impl Node {
         how: Announcement,
     ) -> LookupId {
         let id = LookupId(self.name());
+        self.start_named(now, id, kind, target, how);
+        id
+    }
+
+    /// The same, for one that has its name.
+    pub(super) fn start_named(
+        &mut self,
+        now: Instant,
+        id: LookupId,
+        kind: LookupKind,
+        target: Key,
+        how: Announcement,
+    ) {
         let planned = Planned { kind, how };
         if how.priority != Priority::Bulk {
             self.begin_lookup(now, id, planned.lookup(now, target));
@@ -101,9 +114,9 @@ impl Node {
             self.feed_bulk(now);
         } else {
             let report = planned.lookup(now, target).report(now);
+            self.on_announce_over(now, id, kind, 0, report.cost);
             self.emit(Event::LookupDone { lookup: id, report });
         }
-        id
     }
 
     /// Starts as many of those that wait as there is room for.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::flows::Priority;
 use super::reachability::Reachability;
@@ -71,6 +71,15 @@ pub enum Event {
         copies: usize,
         /// Nodes that stored it anew; none if it was well kept.
         stored: usize,
+    },
+    /// A torrent that is kept announced was announced anew; see [`Announcement::keep`].
+    Renewed {
+        /// Which.
+        info_hash: InfoHash,
+        /// Those that the nodes knew.
+        peers: Vec<SocketAddr>,
+        /// What its lookup did.
+        report: Box<LookupReport>,
     },
     /// A lookup is over. No further event names it.
     LookupDone {
@@ -173,6 +182,50 @@ pub struct Announcement {
     pub seed: bool,
     /// How urgent it is.
     pub priority: Priority,
+    /// Not once but from now on, until [`Node::stop_announcing`](super::Node::stop_announcing): it is
+    /// renewed in time, and [`Event::Renewed`] tells. Refused silently beyond 100,000 torrents.
+    pub keep: bool,
+}
+
+/// How it is with the torrents that a node keeps announced, and what that costs.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Announcing {
+    /// How many there are.
+    pub torrents: usize,
+    /// How many of them nodes took so lately that all of these still hold them.
+    pub held: usize,
+    /// In this time each is announced once, if the budget of new flows is enough for that.
+    #[serde(serialize_with = "as_seconds")]
+    pub interval: Duration,
+    /// The longest time since nodes took one of those that they took before.
+    #[serde(serialize_with = "as_seconds_if_any")]
+    pub oldest: Option<Duration>,
+    /// Some are announced too late, or will be: the budget does not suffice for all.
+    pub is_behind: bool,
+    /// Queries that a renewal takes, as a mean over the last ones.
+    pub queries_each: f64,
+    /// New flows that it opens.
+    pub flows_each: f64,
+    /// Queries a second that all of them take.
+    pub queries_per_second: f64,
+    /// New flows a second that they open.
+    pub flows_per_second: f64,
+    /// Renewals so far.
+    pub renewals: u64,
+    /// Those of them that nobody took.
+    pub failures: u64,
+    /// Queries that they all took.
+    pub queries: u64,
+    /// New flows that they opened.
+    pub flows: u64,
+}
+
+fn as_seconds<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(time.as_secs_f64())
+}
+
+fn as_seconds_if_any<S: Serializer>(time: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| time.as_secs_f64()).serialize(to)
 }
 
 /// What a lookup is for.

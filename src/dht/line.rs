@@ -102,10 +102,15 @@ impl Line {
 
     /// Does one of many have to wait? Then no further one should start.
     pub fn is_crowded(&self) -> bool {
-        let mut many = self.waiting.range((Priority::Bulk, LookupId(0))..);
+        self.is_held_up(Priority::Bulk)
+    }
+
+    /// Does one of this priority wait for the budget, or anybody for a query to end?
+    pub fn is_held_up(&self, priority: Priority) -> bool {
+        let first = self.waiting.range((priority, LookupId(0))..).next();
         !self.hungry.is_empty()
             || self.delayed.len() >= CROWD
-            || many.next().is_some_and(|(p, _)| *p == Priority::Bulk)
+            || first.is_some_and(|(p, _)| *p == priority)
     }
 
     /// It is over.

@@ -138,6 +138,11 @@ impl Lookup {
         }
     }
 
+    /// Does it keep an announce alive?
+    pub fn is_renewal(&self) -> bool {
+        self.own_account && matches!(self.kind, LookupKind::Announce(_))
+    }
+
     /// Asked, answered and peers so far.
     pub fn progress(&self) -> (usize, usize, usize) {
         (self.asked, self.answered, self.peers.len())
@@ -272,6 +277,11 @@ impl Lookup {
             self.announce_late(at);
         }
         Some(informant).filter(|_| self.informants.len() <= 2 * QUERIES_PER_LOOKUP_MAX)
+    }
+
+    /// The peers that it was told.
+    pub fn peers(&self) -> impl Iterator<Item = SocketAddr> {
+        self.peers.iter().copied()
     }
 
     /// The peers among `peers` that are new.

@@ -55,13 +55,17 @@ impl Node {
     ) -> LookupId {
         how.port = how.port.filter(|port| *port != 0);
         self.store_own(now, info_hash, how.port.unwrap_or_else(|| self.own_port()), how.seed);
-        self.start_lookup_as(now, LookupKind::Announce(info_hash), info_hash.key(), how)
+        let id = LookupId(self.name());
+        self.on_announce_ordered(now, id, info_hash, how);
+        self.start_named(now, id, LookupKind::Announce(info_hash), info_hash.key(), how);
+        id
     }
 
     /// Ends a lookup without a word.
     pub fn cancel(&mut self, lookup: LookupId) {
         self.bulk.forget(lookup);
         self.traces.end(lookup);
+        self.on_announce_cancelled(lookup);
         if let Some(ended) = self.lookups.remove(&lookup) {
             self.line.forget(ended.priority, lookup);
         }
@@ -142,9 +146,15 @@ impl Node {
         !self.config.enforce_node_ids || is_valid_id(id, addr.ip())
     }
 
+    // A renewal leaves out whoever was silent once: it comes again, and its eight may be others.
+    fn is_passed_over(&self, now: Instant, is_renewal: bool, addr: &SocketAddr) -> bool {
+        self.unreachable.has(now, addr)
+            || (is_renewal && self.unreachable.has_been_silent(now, addr))
+    }
+
     // Whom to start from: the closest contacts, the closest that answered other lookups, and the closest
     // that were named; with few of them, also those of the last run and the bootstrap nodes. If that was
-    // not enough, whoever is in the table, silent or not.
+    // not enough, whoever is in the table, silent or not. A renewal knows who answered the last one.
     fn feed(&mut self, now: Instant, lookup: &mut Lookup) {
         if lookup.own_account && self.table.is_gap(lookup.target) {
             // Nodes that came together may know each other alone. They are asked first, near or not.
@@ -162,12 +172,14 @@ impl Node {
         // A lookup that failed asked for many; idle nodes do not keep the room for them.
         near.shrink_to(STARTING_CONTACTS);
         self.near = near;
+        let is_renewal = lookup.is_renewal();
         for (id, addr, rtt) in self.closest.closest(now, lookup.target, STARTING_ANSWERERS) {
-            if self.is_acceptable(id, &addr) && !self.unreachable.has(now, &addr) {
+            if self.is_acceptable(id, &addr) && !self.is_passed_over(now, is_renewal, &addr) {
                 lookup.add_known(id, addr, Some(rtt));
             }
         }
-        for (id, addr) in self.heard.closest(now, lookup.target, STARTING_NAMES) {
+        let names = if is_renewal { 0 } else { STARTING_NAMES };
+        for (id, addr) in self.heard.closest(now, lookup.target, names) {
             if self.is_acceptable(id, &addr) && !self.unreachable.has(now, &addr) {
                 lookup.add_contact(id, addr);
             }
@@ -269,7 +281,10 @@ impl Node {
         let report = lookup.report(now);
         self.size.on_lookup(&lookup.spread(), report.asked, report.answered);
         self.stats.crowded_lookups += u64::from(report.crowd > 0);
-        if lookup.own_account {
+        let is_renewal = self.on_announce_over(now, id, lookup.kind, report.announced, report.cost);
+        if let (true, LookupKind::Announce(info_hash)) = (is_renewal, lookup.kind) {
+            self.tell_renewed(now, info_hash, lookup);
+        } else if lookup.own_account {
             self.on_own_lookup_done(now, id);
             self.on_kept(now, id, lookup);
         } else {
@@ -304,12 +319,14 @@ impl Node {
         reply: &Reply<'_>,
     ) {
         let Some(mut lookup) = self.lookups.remove(&id) else { return };
-        if !lookup.own_account {
+        if !lookup.own_account || lookup.is_renewal() {
             self.closest.on_answer(now, reply.id, *from, rtt);
         }
         let informant = lookup.on_reply(from, reply.id, reply.token);
-        let contacts = self.named_in(now, from, reply);
+        let is_renewal = lookup.is_renewal();
+        let mut contacts = self.named_in(now, from, reply);
         self.note_named(now, &contacts);
+        contacts.retain(|(_, addr)| !self.is_passed_over(now, is_renewal, addr));
         lookup.on_contacts(informant, contacts.into_iter());
         let port = lookup.port;
         let believable = |peer: &SocketAddr| is_believable(peer, from.ip());

@@ -1,6 +1,7 @@
 //! L2 core: one Mainline DHT node (BEP 5) of one address family. Sans-IO: datagrams, timeouts and
 //! commands go in, [`Output`]s come out.
 
+mod announcer;
 mod beside;
 mod bucket;
 mod bulk;
@@ -43,8 +44,8 @@ mod tests;
 pub use crate::wire::item::{Item, ItemError, ItemKey, SecretKey, string_value};
 pub use config::{Config, PER_IP_RATE};
 pub use event::{
-    Announcement, Event, LookupCost, LookupId, LookupKind, LookupReport, Output, PingId,
-    SavedContact, Scrape, Step, StepKind,
+    Announcement, Announcing, Event, LookupCost, LookupId, LookupKind, LookupReport, Output,
+    PingId, SavedContact, Scrape, Step, StepKind,
 };
 pub use flows::{FLOWS_PER_SECOND, FlowBudget, FlowStats, Priority};
 pub use node::{LookupProgress, Node};

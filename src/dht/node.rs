@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
+use super::announcer::Announcer;
 use super::bulk::Bulk;
 use super::closest_cache::ClosestCache;
 use super::config::Config;
@@ -49,6 +50,7 @@ pub struct Node {
     pub(super) line: Line,
     pub(super) bulk: Bulk,
     pub(super) closest: ClosestCache,
+    pub(super) announcer: Announcer,
     pub(super) next_name: u64,
     pub(super) server: Server,
     pub(super) keeper: Keeper,
@@ -116,6 +118,7 @@ impl Node {
             line: Line::default(),
             bulk: Bulk::default(),
             closest: ClosestCache::default(),
+            announcer: Announcer::new(config.flows_per_second),
             next_name: 0,
             server: Server::new(now, config.family, id, &mut rng),
             keeper: Keeper::default(),
@@ -185,6 +188,7 @@ impl Node {
         }
         self.feed_waiting(now);
         self.feed_bulk(now);
+        self.renew_announces(now);
     }
 
     /// The time that `poll_timeout` named has come.
@@ -198,6 +202,7 @@ impl Node {
         self.maintain(now);
         self.feed_waiting(now);
         self.feed_bulk(now);
+        self.renew_announces(now);
     }
 
     /// The next thing for the host to do. Drained after every call.
@@ -226,6 +231,7 @@ impl Node {
         }
         let waiting = self.waiting_until().unwrap_or(Instant::FAR_FUTURE);
         let kept = self.keeper.poll_timeout().unwrap_or(Instant::FAR_FUTURE);
+        let kept = kept.min(self.renewal_at().unwrap_or(Instant::FAR_FUTURE));
         Some(queries.min(lookups).min(waiting).min(kept).min(self.maintenance.poll_timeout()))
     }
 

@@ -59,6 +59,8 @@ pub struct NodeStatus {
     pub open_flows: usize,
     /// New flows that it may open now, of the budget that all nodes share; `None` without one.
     pub flows_left: Option<u64>,
+    /// The torrents that it keeps announced, and what that costs.
+    pub announcing: dht::Announcing,
     /// Its counters.
     pub stats: dht::Stats,
 }
@@ -84,6 +86,7 @@ impl NodeStatus {
             read_only: node.is_read_only(),
             open_flows: node.open_flows(now),
             flows_left: node.flows_left(now),
+            announcing: node.announcing(now),
             stats: *node.stats(),
         }
     }

@@ -1,5 +1,6 @@
-//! When a torrent asks the DHT: at once, again with back-off while it has nobody, at once when the
-//! table grows, and every 14 minutes to stay announced (BEP 5 lets announces expire at 15 or later).
+//! When a torrent asks the DHT: at once, again with back-off while it has nobody, and at once when the
+//! table grows. A node that keeps it announced renews that by itself; else it is looked up every 14
+//! minutes. Where there are hundreds, those that only could use more peers look less often.
 
 use std::time::Duration;
 
@@ -35,6 +36,17 @@ pub(super) enum Need {
     Nothing,
 }
 
+/// What there is to know when the next lookup is planned.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Outlook {
+    /// How much the torrent needs one.
+    pub(super) need: Need,
+    /// Nodes keep it announced by themselves.
+    pub(super) is_kept: bool,
+    /// How many torrents there are.
+    pub(super) torrents: u32,
+}
+
 /// The lookups of one torrent.
 #[derive(Debug, Default)]
 pub(super) struct Discovery {
@@ -42,6 +54,8 @@ pub(super) struct Discovery {
     next_at: Option<Instant>,
     fruitless: u32,
     last_announce: Option<Instant>,
+    // By node: how many hold our announce.
+    announced: Vec<(SocketId, usize)>,
     done: DiscoveryStatus,
 }
 
@@ -71,7 +85,7 @@ impl Discovery {
             self.last_announce = Some(now);
         }
         self.next_at = None;
-        self.done.announced = 0;
+        self.announced.clear();
         if running.is_empty() {
             self.next_at = Some(now + RETRY_MAX);
         }
@@ -85,27 +99,58 @@ impl Discovery {
         socket: SocketId,
         lookup: LookupId,
         report: &LookupReport,
-        need: Need,
+        outlook: Outlook,
     ) {
         self.running.retain(|r| *r != (socket, lookup));
+        self.note(socket, report);
+        if self.running.is_empty() {
+            self.plan(now, outlook);
+        }
+    }
+
+    /// A node has announced the torrent anew, by itself.
+    pub(super) fn on_renewed(
+        &mut self,
+        now: Instant,
+        socket: SocketId,
+        report: &LookupReport,
+        outlook: Outlook,
+    ) {
+        self.last_announce = Some(now);
+        self.note(socket, report);
+        // Where nothing was wanted before, something may be by now.
+        if self.running.is_empty() && self.next_at.is_none() {
+            self.fruitless = 0;
+            self.plan(now, outlook);
+        }
+    }
+
+    fn note(&mut self, socket: SocketId, report: &LookupReport) {
         self.done.lookups_done += 1;
         self.done.asked += report.asked;
         self.done.answered += report.answered;
-        self.done.announced += report.announced;
-        if !self.running.is_empty() {
-            return;
-        }
-        let (first, longest) = match need {
-            Need::Nobody => (RETRY_FIRST, RETRY_MAX),
-            Need::More | Need::Nothing => (MORE_FIRST, MORE_MAX),
+        self.announced.retain(|(other, _)| *other != socket);
+        self.announced.push((socket, report.announced));
+    }
+
+    // When to look again: soon if nobody was found; not at all if the announce is kept alive and no more
+    // is wanted.
+    fn plan(&mut self, now: Instant, outlook: Outlook) {
+        let Outlook { need, is_kept, torrents } = outlook;
+        let (first, longest, crowd) = match need {
+            Need::Nobody => (RETRY_FIRST, RETRY_MAX, RETRY_CROWD),
+            Need::More | Need::Nothing => (MORE_FIRST, MORE_MAX, MORE_CROWD),
         };
-        let retry = first.saturating_mul(1 << self.fruitless.min(10)).min(longest);
+        let mut retry = first.saturating_mul(1 << self.fruitless.min(10)).min(longest);
+        if self.fruitless >= FRUITLESS_AT_ONCE {
+            retry = retry.max(crowd.saturating_mul(torrents));
+        }
         self.fruitless = self.fruitless.saturating_add(1);
         let renew =
             self.last_announce.map_or(ANNOUNCE_EVERY, |at| (at + ANNOUNCE_EVERY).since(now));
         // An announce that few nodes hold is renewed as soon as more are wanted.
         let wait = if need != Need::Nothing || self.is_thin() { retry.min(renew) } else { renew };
-        self.next_at = Some(now + wait);
+        self.next_at = Some(now + wait).filter(|_| wait < renew || !is_kept);
     }
 
     /// One of ours came to nothing, while another did.
@@ -120,7 +165,11 @@ impl Discovery {
 
     /// Do too few nodes hold our announce, as far as we know?
     pub(super) fn is_thin(&self) -> bool {
-        self.last_announce.is_some() && self.done.announced < ANNOUNCED_WANTED
+        self.last_announce.is_some() && self.holders() < ANNOUNCED_WANTED
+    }
+
+    fn holders(&self) -> usize {
+        self.announced.iter().map(|(_, nodes)| nodes).sum()
     }
 
     /// The table grew, or peers are wanted again: look now rather than at the end of the back-off.
@@ -148,7 +197,7 @@ impl Discovery {
 
     /// Totals of what is over; the caller adds the progress of what is running.
     pub(super) fn status(&self) -> DiscoveryStatus {
-        DiscoveryStatus { running: self.running.len(), ..self.done }
+        DiscoveryStatus { running: self.running.len(), announced: self.holders(), ..self.done }
     }
 }
 
@@ -159,6 +208,12 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 /// The same for a torrent that has somebody and could use more.
 const MORE_FIRST: Duration = Duration::from_secs(15);
 const MORE_MAX: Duration = Duration::from_secs(5 * 60);
+/// From the third pause on it is no shorter than this for each torrent there is: all of them together
+/// then take a fifth of the usual budget of new flows, with forty for a lookup.
+const MORE_CROWD: Duration = Duration::from_secs(4);
+/// Who has nobody may have all of it.
+const RETRY_CROWD: Duration = Duration::from_millis(800);
+const FRUITLESS_AT_ONCE: u32 = 2;
 /// Nodes that should hold our announce: the closest bucket (BEP 5).
 const ANNOUNCED_WANTED: usize = 8;
 /// Nodes keep an announce for 15 minutes or more; a minute early allows for a slow lookup.
@@ -193,8 +248,48 @@ mod tests {
     fn one_round(d: &mut Discovery, now: Instant, announced: usize, need: Need) -> Duration {
         let id = (SocketId(0), LookupId(1));
         d.on_started(now, vec![id], announced > 0);
-        d.on_done(now, id.0, id.1, &report(announced), need);
+        d.on_done(now, id.0, id.1, &report(announced), alone(need));
         d.poll_timeout().unwrap().since(now)
+    }
+
+    fn alone(need: Need) -> Outlook {
+        Outlook { need, is_kept: false, torrents: 1 }
+    }
+
+    #[test]
+    fn torrent_that_nodes_keep_announced_looks_again_only_if_it_needs_to() {
+        let (mut d, at) = (Discovery::start(Instant::ZERO), Instant::ZERO);
+        let id = (SocketId(0), LookupId(1));
+        d.on_started(at, vec![id], true);
+        let kept = Outlook { is_kept: true, ..alone(Need::Nothing) };
+        d.on_done(at, id.0, id.1, &report(8), kept);
+        assert_eq!((d.poll_timeout(), d.is_thin()), (None, false));
+        // Its peers have left, which is noticed when it is announced anew.
+        let later = at + ANNOUNCE_EVERY;
+        d.on_renewed(later, id.0, &report(7), Outlook { need: Need::Nobody, ..kept });
+        assert_eq!(d.poll_timeout(), Some(later + RETRY_FIRST));
+        assert_eq!((d.status().announced, d.status().lookups_done), (7, 2));
+        // Two nodes renew, each for itself.
+        d.on_renewed(later, SocketId(1), &report(3), kept);
+        assert_eq!(d.status().announced, 10);
+    }
+
+    #[test]
+    fn one_of_many_that_could_use_more_peers_leaves_the_budget_to_others() {
+        let pauses = |torrents| {
+            let mut d = Discovery::start(Instant::ZERO);
+            let outlook = Outlook { need: Need::More, is_kept: true, torrents };
+            let id = (SocketId(0), LookupId(1));
+            let mut round = || {
+                d.on_started(Instant::ZERO, vec![id], true);
+                d.on_done(Instant::ZERO, id.0, id.1, &report(8), outlook);
+                d.poll_timeout().map(|at| at.since(Instant::ZERO).as_secs())
+            };
+            [round(), round(), round(), round()]
+        };
+        assert_eq!(pauses(1), [Some(15), Some(30), Some(60), Some(120)]);
+        assert_eq!(pauses(100), [Some(15), Some(30), Some(400), Some(400)]);
+        assert_eq!(pauses(1_000), [Some(15), Some(30), None, None]);
     }
 
     #[test]

@@ -3,11 +3,11 @@
 
 use std::net::SocketAddr;
 
-use crate::base::Instant;
 use crate::base::addr::Family;
 use crate::base::time::soonest;
-use crate::dht::{self, Announcement, LookupId};
-use crate::engine::discovery::{Discovery, Need};
+use crate::base::{InfoHash, Instant};
+use crate::dht::{self, Announcement, LookupId, LookupReport, Priority};
+use crate::engine::discovery::{Discovery, Need, Outlook};
 use crate::engine::switchboard::{Asker, Engine};
 use crate::engine::{Event, NodeEvent, Output, SocketId, TorrentId};
 use crate::swarm::{self, PeerSource, Phase, Torrent};
@@ -98,19 +98,28 @@ impl Engine {
             swarm::Event::Failed(_) | swarm::Event::MetadataUnusable { .. } => {
                 self.end_discovery(id)
             }
-            swarm::Event::Opened { .. }
-            | swarm::Event::PieceVerified(_)
+            swarm::Event::Opened { .. } | swarm::Event::Finished => self.note_seed(id),
+            swarm::Event::PieceVerified(_)
             | swarm::Event::PieceFailed(_)
             | swarm::Event::PieceLost(_)
-            | swarm::Event::Finished
             | swarm::Event::PeerMisbehaved { .. }
             | swarm::Event::PeerBanned { .. } => {}
+        }
+    }
+
+    // Nodes that keep it announced say so from now on (BEP 33).
+    fn note_seed(&mut self, id: TorrentId) {
+        let Some(slot) = self.torrents.get(&id).filter(|s| s.torrent.is_seed()) else { return };
+        for node in &mut self.nodes {
+            node.node.announce_as_seed(slot.info_hash);
         }
     }
 
     fn end_discovery(&mut self, id: TorrentId) {
         let Some(slot) = self.torrents.get_mut(&id) else { return };
         let Some(mut discovery) = slot.discovery.take() else { return };
+        let hash = slot.info_hash;
+        self.stop_announcing(hash);
         self.cancel_lookups(&discovery.stop());
     }
 
@@ -130,20 +139,24 @@ impl Engine {
         let Some(discovery) = slot.discovery.as_mut().filter(|d| d.is_due(now)) else { return };
         if slot.torrent.phase() == Phase::Stopped {
             discovery.stop();
-            return;
+            let hash = slot.info_hash;
+            return self.stop_announcing(hash);
         }
         let (hash, announces) = (slot.info_hash, slot.announces);
         let seed = slot.torrent.is_seed();
         let port = self.config.listen_port.filter(|_| announces);
+        // One of many waits for its turn, in the order that makes all of them cheapest.
+        let is_one_of_many = self.lookups.len() >= INTERACTIVE_LOOKUPS_MAX;
+        let priority = if is_one_of_many { Priority::Bulk } else { Priority::Interactive };
         let mut started = Vec::new();
         self.each_node(|n| {
             let lookup = match port {
                 Some(port) => {
                     let port = (port != n.port).then_some(port);
-                    let how = Announcement { port, seed, ..Announcement::default() };
+                    let how = Announcement { port, seed, priority, keep: true };
                     n.node.announce_as(now, hash, how)
                 }
-                None => n.node.get_peers(now, hash),
+                None => n.node.get_peers_at(now, hash, priority),
             };
             started.push((n.socket, lookup));
         });
@@ -174,6 +187,9 @@ impl Engine {
             dht::Event::PeersFound { lookup, peers } => self.on_peers(now, socket, lookup, peers),
             dht::Event::LookupDone { lookup, report } => {
                 self.on_lookup(now, socket, lookup, report)
+            }
+            dht::Event::Renewed { info_hash, peers, report } => {
+                self.on_renewed(now, socket, info_hash, &peers, *report);
             }
             dht::Event::Step { lookup, step } => {
                 if let Some(Asker::Command(command)) = self.lookups.get(&(socket, lookup)) {
@@ -298,16 +314,10 @@ impl Engine {
         }
         match asker {
             Asker::Torrent(id) => {
-                let Some(slot) = self.torrents.get_mut(&id) else { return };
-                let need = if slot.torrent.is_lonely() {
-                    Need::Nobody
-                } else if slot.torrent.wants_peers() {
-                    Need::More
-                } else {
-                    Need::Nothing
-                };
-                if let Some(d) = slot.discovery.as_mut() {
-                    d.on_done(now, socket, lookup, &report, need);
+                let Some(outlook) = self.outlook(id) else { return };
+                let discovery = self.torrents.get_mut(&id).and_then(|s| s.discovery.as_mut());
+                if let Some(d) = discovery {
+                    d.on_done(now, socket, lookup, &report, outlook);
                 }
                 self.note_wake(id);
                 let event = Event::LookupDone { torrent: id, report };
@@ -317,6 +327,48 @@ impl Engine {
                 let last = !self.lookups.values().any(|a| *a == Asker::Command(command));
                 self.tell(command, NodeEvent::Done { report, last });
             }
+        }
+    }
+
+    // A node has announced a torrent anew, and met peers while it did.
+    fn on_renewed(
+        &mut self,
+        now: Instant,
+        socket: SocketId,
+        hash: InfoHash,
+        peers: &[SocketAddr],
+        report: LookupReport,
+    ) {
+        let id = self.by_hash.get(&hash).copied();
+        let slot = id.and_then(|id| self.torrents.get(&id));
+        let wanted = slot.filter(|s| s.discovery.is_some() && s.torrent.phase() != Phase::Stopped);
+        let (Some(id), Some(_)) = (id, wanted) else { return self.stop_announcing(hash) };
+        let Some(outlook) = self.outlook(id) else { return };
+        if let Some(d) = self.torrents.get_mut(&id).and_then(|s| s.discovery.as_mut()) {
+            d.on_peers(peers.len());
+            d.on_renewed(now, socket, &report, outlook);
+        }
+        self.outputs.push_back(Output::Event(Event::LookupDone { torrent: id, report }));
+        self.with_torrent(now, id, |t| t.add_peers(now, PeerSource::Dht, peers));
+    }
+
+    fn outlook(&self, id: TorrentId) -> Option<Outlook> {
+        let slot = self.torrents.get(&id)?;
+        let need = if slot.torrent.is_lonely() {
+            Need::Nobody
+        } else if slot.torrent.wants_peers() {
+            Need::More
+        } else {
+            Need::Nothing
+        };
+        let torrents = u32::try_from(self.torrents.len()).unwrap_or(u32::MAX);
+        let is_kept = self.nodes.iter().any(|s| s.node.is_announcing(slot.info_hash));
+        Some(Outlook { need, is_kept, torrents })
+    }
+
+    pub(super) fn stop_announcing(&mut self, hash: InfoHash) {
+        for slot in &mut self.nodes {
+            slot.node.stop_announcing(hash);
         }
     }
 
@@ -340,3 +392,7 @@ impl Engine {
         }
     }
 }
+
+/// Lookups at once for each of which somebody is taken to wait; the torrents of whoever has more have
+/// their first ones in turn.
+const INTERACTIVE_LOOKUPS_MAX: usize = 16;

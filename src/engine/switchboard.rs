@@ -273,6 +273,7 @@ impl Engine {
         let Some(mut slot) = self.torrents.remove(&id) else { return };
         self.by_hash.remove(&slot.info_hash);
         self.sharing.forget(id);
+        self.stop_announcing(slot.info_hash);
         if let Some(at) = slot.wake {
             self.wakes.remove(&(at, id));
         }
@@ -287,8 +288,10 @@ impl Engine {
     /// Lets go of a torrent's connections, and asks the DHT for it no more, until it is resumed.
     pub fn pause(&mut self, now: Instant, id: TorrentId) {
         self.with_torrent(now, id, |t| t.pause(now));
-        let discovery = self.torrents.get_mut(&id).and_then(|s| s.discovery.as_mut());
-        let running = discovery.map(Discovery::stop).unwrap_or_default();
+        let Some(slot) = self.torrents.get_mut(&id) else { return };
+        let running = slot.discovery.as_mut().map(Discovery::stop).unwrap_or_default();
+        let hash = slot.info_hash;
+        self.stop_announcing(hash);
         self.cancel_lookups(&running);
         self.note_wake(id);
     }

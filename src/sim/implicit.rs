@@ -11,9 +11,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::base::addr::{is_private, is_sendable, network};
-use crate::base::{InfoHash, Key, NodeId, Rng};
+use crate::base::{InfoHash, Instant, Key, NodeId, Rng};
 use crate::dht::make_id;
 
+pub mod announcing;
 mod answer;
 pub mod measure;
 
@@ -130,8 +131,10 @@ pub struct Watch {
     pub dead: usize,
     /// Who was asked.
     pub asked: BTreeSet<Ipv4Addr>,
-    /// Who took an announce, and when it arrived.
-    pub announced: BTreeMap<Ipv4Addr, crate::base::Instant>,
+    /// Who took an announce, and when the first one was sent.
+    pub announced: BTreeMap<Ipv4Addr, Instant>,
+    /// And the last one.
+    pub renewed: BTreeMap<Ipv4Addr, Instant>,
 }
 
 /// The nodes that are not there.
@@ -243,6 +246,12 @@ impl Network {
     /// What was asked about `key` so far.
     pub fn watch(&self, key: Key) -> Watch {
         self.watches.get(&key).cloned().unwrap_or_default()
+    }
+
+    /// Tells of each node whether an announce about `key` was sent to it within the last `time`.
+    pub fn holders(&self, key: Key, now: Instant, time: Duration) -> impl Fn(&Ipv4Addr) -> bool {
+        let watch = self.watches.get(&key);
+        move |ip| watch.and_then(|w| w.renewed.get(ip)).is_some_and(|at| now.since(*at) <= time)
     }
 
     /// Is somebody there who answers, when nothing is lost?

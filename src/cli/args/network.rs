@@ -225,8 +225,8 @@ anybody it had not written to), it says so, asks and answers nobody (BEP 43), an
 
 With --metrics, figures for Prometheus, for each node by family and address: trackless_dht_contacts, bucket_contacts (by bits), \
 dead_share, network_size, crowded_lookups_total, rtt_seconds (a histogram), queries_in_total and queries_out_total (by method), errors_in_total and \
-errors_out_total (by code), dropped_total (by reason), stored_torrents, stored_peers, stored_items, flows_left, \
-open_flows, flows_total, reachability, read_only, and more: each says what it is.
+errors_out_total (by code), dropped_total (by reason), stored_torrents, stored_peers, stored_items, announced_torrents, \
+announced_held, announces_behind, flows_left, open_flows, flows_total, reachability, read_only, and more: each says what it is.
 
 Examples:
   trackless node --listen 0.0.0.0:6881 --listen '[::]:6881' --json

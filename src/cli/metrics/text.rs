@@ -60,6 +60,13 @@ const GAUGES: &[(&str, &str, Gauge)] = &[
     ("flows_left", "New flows that the budget allows now; absent without one.", |n| {
         n.flows_left.map(|left| left as f64)
     }),
+    ("announced_torrents", "Torrents that are kept announced.", |n| {
+        Some(n.announcing.torrents as f64)
+    }),
+    ("announced_held", "Those of them that the network holds.", |n| Some(n.announcing.held as f64)),
+    ("announces_behind", "1 if the budget is too small to keep all of them announced.", |n| {
+        Some(f64::from(u8::from(n.announcing.is_behind)))
+    }),
 ];
 
 // Fields of `Stats` in words; of those with parts, also what tells the parts apart.
@@ -240,6 +247,7 @@ mod tests {
             read_only: false,
             open_flows: 5,
             flows_left: None,
+            announcing: crate::dht::Announcing::default(),
             stats,
         }
     }

@@ -76,6 +76,7 @@ impl Network {
                 self.stored.entry((own, info_hash)).or_default().insert(peer);
                 if let Some(watch) = self.watches.get_mut(&info_hash.key()) {
                     watch.announced.entry(own).or_insert(now);
+                    watch.renewed.insert(own, now);
                 }
             }
             ref method => {

@@ -131,9 +131,13 @@ pub struct Bench {
 impl Bench {
     /// A node that has just started and been told of four others.
     pub fn new(network: Network, rng: &mut Rng) -> Self {
+        Self::with_config(network, dht::Config::new(Family::V4), rng)
+    }
+
+    /// The same, with settings of its own.
+    pub fn with_config(network: Network, config: dht::Config, rng: &mut Rng) -> Self {
         let me = network.free_addr(1);
         let routers = network.bootstrap_nodes(BOOTSTRAP_NODES);
-        let config = dht::Config::new(Family::V4);
         let mut node = Node::new(config, None, rng.fork(), Instant::ZERO);
         node.set_self_addrs(vec![me]);
         let (now, arrivals, events) = (Instant::ZERO, Queue::new(), Vec::new());
@@ -150,6 +154,19 @@ impl Bench {
     /// The network.
     pub fn network(&mut self) -> &mut Network {
         &mut self.network
+    }
+
+    /// Forgets what the node has told.
+    pub fn forget_events(&mut self) {
+        self.events.clear();
+    }
+
+    /// How long a lookup took, if it is over and that is not forgotten.
+    pub fn reported(&self, id: LookupId) -> Option<Duration> {
+        self.events.iter().find_map(|(_, event)| match event {
+            Event::LookupDone { lookup, report } if *lookup == id => Some(report.took),
+            _ => None,
+        })
     }
 
     /// Gives the node a command, and carries out what follows. It is told its bootstrap nodes too.

@@ -354,6 +354,7 @@ impl Outcome {
                 }
             }
             dht::Event::Step { .. }
+            | dht::Event::Renewed { .. }
             | dht::Event::ItemFound { .. }
             | dht::Event::Samples { .. }
             | dht::Event::ItemKept { .. }
