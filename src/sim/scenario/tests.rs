@@ -36,8 +36,8 @@ fn thousand_nodes_find_what_was_announced_in_calm_and_in_storm() {
     println!("{report}");
     for (outcome, found_min) in report.rounds.iter().zip([498, 498]) {
         assert_eq!((outcome.unannounced, outcome.ended), (0, outcome.lookups), "{report}");
-        // Who joined while there were few takes the network for smaller than it is, and the nearest for a
-        // crowd of which it asks some. Where one round trip in five fails, others may miss all who know.
+        // Who takes the network for smaller than it is takes the nearest for a crowd, and asks only some
+        // of it. Where one round trip in five fails, a lookup may miss all who know.
         assert!(outcome.found >= found_min, "{report}");
     }
     assert_eq!(report.lonely, 0, "everybody knows others: {report}");
