@@ -84,7 +84,7 @@ fn useless_addresses_of_ipv6_are_neither_asked_nor_told() {
 }
 
 #[test]
-fn of_two_hundred_contacts_sixteen_are_asked_and_never_one_that_has_our_id() {
+fn of_two_hundred_contacts_few_are_asked_and_never_one_that_has_our_id() {
     let mut net = Net::new(113);
     let (me, liar) = (public_addr(0), SocketAddr::from(([9, 9, 9, 9], 999)));
     let twin = SocketAddr::from(([99, 9, 9, 9], 9));
@@ -115,7 +115,8 @@ fn of_two_hundred_contacts_sixteen_are_asked_and_never_one_that_has_our_id() {
             asked.insert(*to);
         }
     }
-    assert!((8..=16).contains(&asked.len()), "{}", asked.len());
+    // Sixteen of the answer, and when these are silent a dozen of those that were named and remembered.
+    assert!((8..=16 + 12).contains(&asked.len()), "{}", asked.len());
     assert!(net.strays.iter().all(|(_, _, to, _)| *to != twin));
 }
 
