@@ -28,7 +28,9 @@ fn start(lab: &Lab) -> (Running, SocketAddr, Value) {
 fn request(addr: SocketAddr, request: &str) -> (String, String) {
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(rig::DEADLINE)).unwrap();
-    write!(stream, "{request} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n").unwrap();
+    // In one piece: a connection is closed as soon as its first line is nonsense.
+    let head = format!("{request} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
