@@ -7,6 +7,7 @@
 //! kept. A file that is longer than it should be is cut only when all its pieces are good; if it
 //! is longer and nothing in it is right it is taken for something else, and the download refused.
 
+pub(in crate::driver) mod aligned;
 mod check;
 pub(in crate::driver) mod errors;
 pub(in crate::driver) mod files;

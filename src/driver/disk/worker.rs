@@ -14,7 +14,7 @@ use crate::base::hash::{Sha1, sha1};
 use crate::base::limits::BLOCK_LEN;
 use crate::driver::disk::reads::ReadCache;
 use crate::driver::disk::{Fetch, Job, Task};
-use crate::driver::storage::{Opened, Storage};
+use crate::driver::storage::{Opened, Storage, aligned};
 use crate::swarm::{DiskError, DiskErrorKind, DiskEvent, DiskRequest, PieceIndex};
 
 type Events = Vec<(u32, DiskEvent)>;
@@ -293,8 +293,7 @@ impl<'a> Writing<'a> {
             }
             let gap_end = self.waiting.range(self.hashed..).next().map_or(len, |(begin, _)| *begin);
             let part = (gap_end - self.hashed).min(READ_BACK_LEN);
-            buffer.resize(READ_BACK_LEN as usize, 0);
-            let out = &mut buffer[..part as usize];
+            let out = &mut aligned::slice(buffer, READ_BACK_LEN as usize)[..part as usize];
             opened.files.read(piece, self.hashed, out)?;
             self.hash(out);
         }
@@ -336,8 +335,8 @@ fn hash_blocks(
     let layout = opened.layout();
     (0..layout.block_count(piece))
         .map(|block| {
-            buffer.resize(READ_BACK_LEN as usize, 0);
-            let out = &mut buffer[..layout.block_len(piece, block) as usize];
+            let len = layout.block_len(piece, block) as usize;
+            let out = &mut aligned::slice(buffer, READ_BACK_LEN as usize)[..len];
             opened.files.read(piece, block * BLOCK_LEN, out)?;
             Ok(sha1(out))
         })

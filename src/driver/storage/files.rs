@@ -23,8 +23,8 @@ use rustix::fs::{FlockOperation, Mode, OFlags, SeekFrom};
 use crate::driver::resume::Stamp;
 use crate::driver::storage::errors::{conflict, disk_error};
 use crate::driver::storage::handles::{Handle, Handles};
-use crate::driver::storage::locked;
 use crate::driver::storage::parts::Parts;
+use crate::driver::storage::{aligned, locked};
 use crate::swarm::layout::{Layout, Span};
 use crate::swarm::{DiskError, PieceIndex};
 
@@ -134,8 +134,8 @@ impl FileSet {
         piece: PieceIndex,
         begin: u32,
         len: u32,
-    ) -> Result<Vec<u8>, DiskError> {
-        let mut out = Vec::with_capacity(len as usize);
+    ) -> Result<Bytes, DiskError> {
+        let (mut out, start) = aligned::with_capacity(len as usize);
         for span in self.layout.spans(piece, begin, len) {
             let end = out.len() + span.len as usize;
             if self.layout.files()[span.file].pad {
@@ -155,7 +155,7 @@ impl FileSet {
             // Room for later files was filled from this one if it is longer than it should be.
             out.truncate(end);
         }
-        Ok(out)
+        Ok(Bytes::from(out).slice(start..))
     }
 
     /// Writes blocks that follow each other, as few calls as can be.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::base::Digest;
 use crate::base::hash::Sha1;
+use crate::driver::storage::aligned;
 use crate::driver::storage::files::FileSet;
 use crate::swarm::{DiskError, PieceIndex};
 
@@ -18,8 +19,7 @@ pub(in crate::driver) fn hash_piece(
     let mut begin = 0;
     while begin < len {
         let part = (len - begin).min(READ_LEN);
-        buffer.resize(READ_LEN as usize, 0);
-        let out = &mut buffer[..part as usize];
+        let out = &mut aligned::slice(buffer, READ_LEN as usize)[..part as usize];
         files.read(piece, begin, out)?;
         sha.update(out);
         begin += part;
