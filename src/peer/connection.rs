@@ -146,10 +146,7 @@ impl Connection {
                 let new = self.pieces.add(piece)?;
                 Ok(if new { Received::Have(piece) } else { Received::Nothing })
             }
-            Message::Bitfield(bits) => {
-                self.count_announcement()?;
-                Ok(Received::Pieces(self.pieces.set_bits(bits)?))
-            }
+            Message::Bitfield(bits) => self.on_bitfield(bits),
             Message::HaveAll => self.on_have_whole(true),
             Message::HaveNone => self.on_have_whole(false),
             Message::Cancel(block) => {
@@ -250,6 +247,18 @@ impl Connection {
     fn on_interest(&mut self, interested: bool) -> Received {
         let was = std::mem::replace(&mut self.peer_interested, interested);
         if was == interested { Received::Nothing } else { Received::Interest }
+    }
+
+    // aria2 sends its bitfield again where it has twenty pieces or more to tell of: dozens of times in
+    // a fast download. There is an end to what is new, and it came with as many bytes as it costs.
+    fn on_bitfield(&mut self, bits: Bytes) -> Result<Received, Misbehavior> {
+        let count = |pieces: &RemotePieces| pieces.counted().map_or(0, Bitfield::count);
+        let before = count(&self.pieces);
+        let replaced = self.pieces.set_bits(bits)?;
+        if count(&self.pieces) < before + BITFIELD_NEWS_MIN {
+            self.count_announcement()?;
+        }
+        Ok(Received::Pieces(replaced))
     }
 
     fn on_have_whole(&mut self, all: bool) -> Result<Received, Misbehavior> {
@@ -465,8 +474,10 @@ const UNSOLICITED_BLOCKS_MAX: u32 = 16;
 const INVALID_REQUESTS_MAX: u32 = 300;
 /// Chokes above two a second (one is forgiven a tick).
 const CHOKE_FLAPS_MAX: u32 = 100;
-/// Bitfields and extension handshakes on one connection. Clients send the latter again when
-/// something changes.
+/// Bitfields with little news and extension handshakes on one connection. Clients send the latter
+/// again when something changes.
 const ANNOUNCEMENTS_MAX: u32 = 32;
+/// New pieces that make a bitfield worth its walk over all of them.
+const BITFIELD_NEWS_MIN: u32 = 16;
 /// BEP 6 suggests ten.
 const ALLOWED_FAST_MAX: usize = 64;

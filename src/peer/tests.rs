@@ -291,6 +291,25 @@ fn piece_taken_back_ends_its_requests_and_what_was_on_its_way_is_no_fault() {
 }
 
 #[test]
+fn bitfields_that_tell_of_many_new_pieces_each_are_no_flood() {
+    let geometry = Geometry { pieces: 4096, ..GEOMETRY };
+    let theirs = handshake(2);
+    let mut conn = Connection::accept(Instant::ZERO, &handshake(1), &theirs, Some(geometry));
+    let bits = |set: &Bitfield| Message::Bitfield(Bytes::copy_from_slice(set.as_bytes()));
+    let mut set = Bitfield::none(geometry.pieces);
+    for piece in 0..geometry.pieces {
+        set.set(piece);
+        // As aria2 does.
+        if piece % 20 == 19 {
+            feed(&mut conn, &bits(&set)).unwrap();
+        }
+    }
+    assert_eq!(conn.pieces().unwrap().count(), 4080);
+    let repeated = (0..2000).find_map(|_| feed(&mut conn, &bits(&set)).err());
+    assert_eq!(repeated, Some(Misbehavior::RepeatedAnnouncements));
+}
+
+#[test]
 fn peer_that_has_everything_and_has_not_all_the_time_is_closed() {
     let mut conn = open(Instant::ZERO, None);
     feed(&mut conn, &Message::HaveAll).unwrap();
