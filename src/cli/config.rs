@@ -38,12 +38,23 @@ pub struct Transfer {
     pub limits: RateLimits,
     /// Connections of all torrents.
     pub connections_max: usize,
+    /// Connections of each.
+    pub connections_each: usize,
+}
+
+impl Transfer {
+    fn new(limits: RateLimits, connections_max: usize, torrents: usize) -> Self {
+        // Half of all for a lone one, so that room for strangers is left; of many none is cut off
+        // from its swarm. All together stay within the session's limit.
+        let each = (connections_max / (torrents + 1)).max(TORRENT_CONNECTIONS_MIN);
+        Self { limits, connections_max, connections_each: each }
+    }
 }
 
 impl Default for Transfer {
     fn default() -> Self {
         let SessionConfig { limits, connections_max, .. } = SessionConfig::default();
-        Self { limits, connections_max }
+        Self::new(limits, connections_max, 1)
     }
 }
 
@@ -98,10 +109,10 @@ impl Network {
         })
     }
 
-    /// The same, for a verb that moves data.
-    pub fn moving(self, args: &TransferArgs) -> Self {
+    /// The same, for a verb that moves the data of so many torrents.
+    pub fn moving(self, args: &TransferArgs, torrents: usize) -> Self {
         let limits = RateLimits { down: args.limit_down.0, up: args.limit_up.0 };
-        let transfer = Transfer { limits, connections_max: args.connections.into() };
+        let transfer = Transfer::new(limits, args.connections.into(), torrents);
         Self { transfer, ..self }
     }
 }
@@ -200,6 +211,8 @@ fn usual_among(
 
 // What most clients use, and users open in their routers.
 const USUAL_PORT: u16 = 6881;
+/// What the library gives a torrent of which nothing else is said.
+const TORRENT_CONNECTIONS_MIN: usize = 100;
 const PIECE_LENGTHS: std::ops::RangeInclusive<u32> = 16 << 10..=256 << 20;
 
 #[cfg(test)]
@@ -228,6 +241,12 @@ mod tests {
         assert_eq!(ports(&usual_among(|_| false, |_| true)), [USUAL_PORT; 2]);
         assert_eq!(usual_among(|at| at.is_ipv4(), |_| true).len(), 1);
         assert!(usual_among(|_| false, |at| at.is_ipv6())[0].is_ipv6());
+    }
+
+    #[test]
+    fn lone_torrent_may_have_more_connections_than_one_of_many() {
+        let each = |torrents| Transfer::new(RateLimits::default(), 500, torrents).connections_each;
+        assert_eq!((each(1), each(1000)), (250, TORRENT_CONNECTIONS_MIN));
     }
 
     #[test]

@@ -41,16 +41,18 @@ pub fn run(args: &GetArgs, console: &Arc<Console>) -> Result<(), Failure> {
         Some(_) => Stream::Passing,
         None => Stream::Kept,
     });
+    let selection = Selection::parse(&args.files)?;
+    let network = Network::new(&args.network)?;
+    let links = input::expand(&args.links)?;
     let order = Order {
         dir: scratch.as_ref().map_or(dir, |scratch| scratch.path().to_owned()),
         stream,
-        selection: Selection::parse(&args.files)?,
+        selection,
         list: args.list,
         sequential: args.sequential,
         seed: args.seed,
-        network: Network::new(&args.network)?.moving(&args.transfer),
+        network: network.moving(&args.transfer, links.len()),
     };
-    let links = input::expand(&args.links)?;
     if args.stdout && links.len() > 1 {
         return Err(usage("--stdout takes one link at a time"));
     }
@@ -282,6 +284,7 @@ async fn one(
 fn request(order: &Order, job: &Job) -> (AddTorrent, Names) {
     let mut request = AddTorrent::new(job.source.info_hash());
     request.sequential = order.sequential || order.stream.is_some();
+    request.connections_max = order.network.transfer.connections_each;
     request.remembered = order.stream != Some(Stream::Passing);
     let hints: &[_] = match &job.source {
         Source::Link(link) => {
@@ -423,8 +426,8 @@ fn distinct(jobs: Vec<Job>) -> Vec<Job> {
     jobs.into_iter().filter(|job| seen.insert(job.source.info_hash())).collect()
 }
 
-/// Downloads at the same time; the rest wait, as more would only share the same line.
-const DOWNLOADS_MAX: usize = 20;
+/// Downloads at the same time; the rest wait. Fewer would be held up by a few that nobody shares.
+const DOWNLOADS_MAX: usize = 100;
 const SHARING_LINES_MAX: usize = 5;
 /// Without --timeout: how long nobody may be found or reached.
 const GET_IDLE_MAX: Duration = Duration::from_secs(300);

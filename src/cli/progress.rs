@@ -72,6 +72,17 @@ impl Progress {
         self.show(None, None, text);
     }
 
+    /// Would a line be shown now? For one that costs something to make.
+    pub fn is_due(&self) -> bool {
+        match &self.display {
+            Display::Off => false,
+            Display::Plain { last } => {
+                last.is_none_or(|(at, _)| Instant::now() >= at + PLAIN_INTERVAL)
+            }
+            Display::Redrawn { drawn, .. } => drawn.elapsed() >= REDRAW_INTERVAL,
+        }
+    }
+
     fn show(
         &mut self,
         stage: Option<Stage>,

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
 
@@ -32,7 +31,7 @@ use crate::wire::magnet::Link;
 
 /// Runs the verb.
 pub fn run(args: &ShareArgs, console: &Arc<Console>) -> Result<(), Failure> {
-    let network = Network::new(&args.network)?.moving(&args.transfer);
+    let network = Network::new(&args.network)?.moving(&args.transfer, args.paths.len());
     let piece_length = config::piece_length(args.piece_length)?;
     online::block_on(async {
         let session = start_where_found_again(&network, Role::Member).await?;
@@ -139,6 +138,7 @@ async fn share(
         peers: network.peers.clone(),
         output: offer.output,
         super_seeding: offer.super_seeding,
+        connections_max: network.transfer.connections_each,
         ..AddTorrent::new(offer.info_hash)
     };
     let torrent = online::add(session, request).await?;
@@ -170,11 +170,8 @@ async fn tend_all(
     // A line each as long as an eye can follow them, then one for all.
     let has_lines = shares.len() <= LINES_MAX;
     let mut tasks = JoinSet::new();
-    let mut tellers = Vec::new();
     for share in shares {
-        let (tell, told) = watch::channel(None);
-        tellers.push(told);
-        tasks.spawn(tend(share, console.clone(), has_lines, tell));
+        tasks.spawn(tend(share, console.clone(), has_lines));
     }
     let (mut progress, mut ticks) = (Progress::new(console), interval(LOOK_INTERVAL));
     let mut outcome = Ok(());
@@ -187,21 +184,19 @@ async fn tend_all(
                 outcome = outcome.and(Err(failure.reported()));
             }
             _ = ticks.tick(), if !has_lines => {
-                let all: Vec<_> = tellers.iter().filter_map(|told| *told.borrow()).collect();
-                let status = session.status().await;
-                let is_behind = status.is_some_and(|s| s.nodes.iter().any(|n| n.announcing.is_behind));
-                progress.line(|| line_of_all(&all, is_behind));
+                // A thousand torrents at rest are not asked how they are for nobody's eyes.
+                if progress.is_due() {
+                    let all = session.torrents().await;
+                    let status = session.status().await;
+                    let is_behind = status.is_some_and(|s| s.nodes.iter().any(|n| n.announcing.is_behind));
+                    progress.line(|| line_of_all(&all, is_behind));
+                }
             }
         }
     }
 }
 
-async fn tend(
-    mut share: Share,
-    console: Arc<Console>,
-    has_line: bool,
-    tell: watch::Sender<Option<Figures>>,
-) -> (String, Failure) {
+async fn tend(mut share: Share, console: Arc<Console>, has_line: bool) -> (String, Failure) {
     let mut progress = if has_line { Progress::new(&console) } else { Progress::off() };
     let mut ticks = interval(LOOK_INTERVAL);
     loop {
@@ -214,44 +209,23 @@ async fn tend(
                     return (share.name, failure);
                 }
             }
-            _ = ticks.tick() => {
+            _ = ticks.tick(), if has_line => {
                 if let Some(status) = share.torrent.status().await {
                     progress.line(|| line(&share.name, &status));
-                    tell.send_replace(Some(Figures::of(&status)));
                 }
             }
         }
     }
 }
 
-// What of one share goes into the line for all.
-#[derive(Debug, Clone, Copy)]
-struct Figures {
-    peers: usize,
-    up_rate: u64,
-    sent: u64,
-    is_announced: bool,
-}
-
-impl Figures {
-    fn of(status: &TorrentStatus) -> Self {
-        Self {
-            peers: status.swarm.connected,
-            up_rate: status.swarm.upload_rate,
-            sent: status.swarm.uploaded,
-            is_announced: status.dht.is_some_and(|dht| dht.announced > 0),
-        }
-    }
-}
-
-fn line_of_all(all: &[Figures], is_behind: bool) -> String {
-    let announced = all.iter().filter(|share| share.is_announced).count();
+fn line_of_all(all: &[TorrentStatus], is_behind: bool) -> String {
+    let announced = all.iter().filter(|t| t.dht.is_some_and(|dht| dht.announced > 0)).count();
     format!(
         "sharing {}: {}, up {}/s, {} sent, {announced} announced{}",
         plural(all.len(), "torrent"),
-        plural(all.iter().map(|share| share.peers).sum(), "peer"),
-        size(all.iter().map(|share| share.up_rate).sum()),
-        size(all.iter().map(|share| share.sent).sum()),
+        plural(all.iter().map(|t| t.swarm.connected).sum(), "peer"),
+        size(all.iter().map(|t| t.swarm.upload_rate).sum()),
+        size(all.iter().map(|t| t.swarm.uploaded).sum()),
         if is_behind { ", not all in time: raise --flows-per-second" } else { "" },
     )
 }
