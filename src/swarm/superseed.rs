@@ -6,7 +6,12 @@
 //! BEP 16 waits until *another* peer has the piece; that leaves the seed's line idle, so this waits
 //! only until the piece was sent (some peers do not tell one that has a piece that they have it,
 //! too), and how many pieces a peer is told of ahead follows its rate. A piece is told a second
-//! time when it has had time to spread. Pure: it chooses; it says nothing itself.
+//! time when it has had time to spread.
+//!
+//! Some peers keep what they get: they never unchoke anybody, or nobody reaches them. A piece that such
+//! a peer was given first has to be sent once more. So it is watched whether what a peer got from us
+//! turns up elsewhere; as long as there are new pieces and others that pass them on, one that does not
+//! is told of few, and of such as others have already. Pure: it chooses; it says nothing itself.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -30,12 +35,20 @@ pub struct SuperSeed {
     given: Duration,
     /// What was sent since when, of late.
     pace: Option<(Instant, u64)>,
+    /// When it is judged next who passes on what it gets.
+    judge_at: Instant,
+    /// Pieces told to anybody, of late,
+    told: u32,
+    /// and of them to peers that keep what they get.
+    told_to_keepers: u32,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Piece {
     /// Peers that have it.
     held: u16,
+    /// The peer that was given it first, as long as nobody else has it from there; 0 if nobody.
+    giver: u32,
     told_at: Option<Instant>,
 }
 
@@ -47,8 +60,10 @@ struct Offers {
     open: Vec<(u32, u32)>,
     /// Sent, and the peer has not said that it has it.
     sent: BTreeSet<u32>,
-    /// How many may be open.
+    /// How many may be open,
     room: usize,
+    /// and how many at least.
+    room_min: usize,
     /// When it was last told of a piece, or got something of one.
     moved_at: Instant,
     /// Nothing was found for it: the search rests until then.
@@ -57,6 +72,18 @@ struct Offers {
     taken: u32,
     /// and those that it was told and did not want.
     unwanted: u32,
+    /// Times in a row that it took nothing of what it was told.
+    stuck: u32,
+    /// It was told of everything: it takes what it likes.
+    sees_all: bool,
+    /// Pieces that it was given first, since it was judged last,
+    young: u32,
+    /// and before: they should have turned up elsewhere,
+    due: u32,
+    /// as so many have. Both count of late.
+    passed_on: u32,
+    /// It keeps what it gets, as far as we see.
+    is_keeper: bool,
 }
 
 impl SuperSeed {
@@ -73,29 +100,52 @@ impl SuperSeed {
             copied_at: None,
             given: Duration::ZERO,
             pace: None,
+            judge_at: Instant::ZERO,
+            told: 0,
+            told_to_keepers: 0,
         }
     }
 
-    /// A peer came, and was told that we have nothing.
-    pub fn add_peer(&mut self, now: Instant, conn: ConnId) {
+    /// A peer came, and was told that we have nothing. It is told of so many bytes ahead at least.
+    pub fn add_peer(&mut self, now: Instant, conn: ConnId, ahead_min: u64) {
         let told = Bitfield::none(self.geometry.pieces);
-        let room = pieces_in(START_BYTES, self.geometry.piece_len);
+        // Beside those bytes: one that is being sent, and one that is being told.
+        let beside = if ahead_min > 0 { OPEN_MIN } else { 0 };
+        let room_min = pieces_in(ahead_min, self.geometry.piece_len) + beside;
+        let room = pieces_in(START_BYTES, self.geometry.piece_len).max(room_min);
         let offers = Offers {
             told,
             open: Vec::new(),
             sent: BTreeSet::new(),
             room,
+            room_min,
             moved_at: now,
             dry_until: now,
             taken: 0,
             unwanted: 0,
+            stuck: 0,
+            sees_all: false,
+            young: 0,
+            due: 0,
+            passed_on: 0,
+            is_keeper: false,
         };
         self.peers.insert(conn, offers);
     }
 
-    /// Was this peer told that we have nothing?
+    /// Was this peer told that we have nothing, and not of everything since?
     pub fn has_peer(&self, conn: ConnId) -> bool {
-        self.peers.contains_key(&conn)
+        self.peers.get(&conn).is_some_and(|offers| !offers.sees_all)
+    }
+
+    /// A peer is told of everything. What it was sent still counts as being there: not every client
+    /// says that it has what it was given.
+    pub fn show_all(&mut self, conn: ConnId) {
+        let Some(offers) = self.peers.get_mut(&conn) else { return };
+        offers.sees_all = true;
+        offers.told = Bitfield::all(self.geometry.pieces);
+        let open = std::mem::take(&mut offers.open);
+        self.give_back(open);
     }
 
     /// A peer left, with these pieces. What only it was told is told to another at once.
@@ -163,7 +213,21 @@ impl SuperSeed {
                 self.copied_at = Some(now);
             }
         }
+        self.credit(conn, piece);
         self.gain(piece);
+    }
+
+    // A peer has a piece that it was not told of by us: whoever was given it first has passed it on.
+    fn credit(&mut self, conn: ConnId, piece: u32) {
+        if self.peers.get(&conn).is_none_or(|offers| offers.told.has(piece)) {
+            return;
+        }
+        let state = usize::try_from(piece).ok().and_then(|p| self.pieces.get_mut(p));
+        let Some(state) = state.filter(|s| s.giver != 0 && s.giver != short(conn)) else { return };
+        let giver = ConnId(std::mem::take(&mut state.giver).into());
+        if let Some(giver) = self.peers.get_mut(&giver) {
+            giver.passed_on += 1;
+        }
     }
 
     /// A peer has one piece less.
@@ -188,12 +252,18 @@ impl SuperSeed {
         *left = left.saturating_sub(len);
         let is_whole = *left == 0;
         offers.moved_at = now;
+        offers.stuck = 0;
         if !is_whole {
             return false;
         }
         offers.close(now, piece);
         offers.taken += 1;
         offers.sent.insert(piece);
+        if let Some(state) = usize::try_from(piece).ok().and_then(|p| self.pieces.get_mut(p)) {
+            // Sent to a second peer it says nothing any more about the first.
+            state.giver = if state.held == 0 { short(conn) } else { 0 };
+            offers.young += u32::from(state.held == 0);
+        }
         self.on_given(now, piece);
         self.gain(piece);
         true
@@ -201,7 +271,7 @@ impl SuperSeed {
 
     /// A piece for a peer that is not served yet: it has to want something of us.
     pub fn bait(&mut self, now: Instant, conn: ConnId, theirs: Option<&Bitfield>) -> Option<u32> {
-        let offers = self.peers.get(&conn)?;
+        let offers = self.peers.get(&conn).filter(|offers| !offers.sees_all)?;
         // Two where one was not wanted.
         let baits = if offers.unwanted == 0 { 1 } else { 2 };
         if offers.open.len() < baits { self.choose(now, conn, theirs) } else { None }
@@ -217,21 +287,35 @@ impl SuperSeed {
         rate: u64,
     ) -> Option<u32> {
         let stuck_time = STUCK_TIME.max(self.backlog(now));
-        let offers = self.peers.get_mut(&conn)?;
+        let offers = self.peers.get_mut(&conn).filter(|offers| !offers.sees_all)?;
         if rate > 0 {
             let ahead = rate.saturating_mul(AHEAD_TIME.as_millis() as u64) / 1_000;
-            offers.room = offers.room.min(pieces_in(ahead, self.geometry.piece_len));
+            let ahead = pieces_in(ahead, self.geometry.piece_len).max(offers.room_min);
+            offers.room = offers.room.min(ahead);
         }
         // It has them from elsewhere and does not say so, or will not have them.
-        if now.since(offers.moved_at) >= stuck_time {
+        if now.since(offers.moved_at) >= stuck_time && !offers.open.is_empty() {
             offers.open.clear();
+            offers.stuck += 1;
         }
         if offers.open.len() >= offers.room { None } else { self.choose(now, conn, theirs) }
     }
 
+    /// Does a peer stand still whatever it is told? Not every client copes with a seed that has nothing
+    /// at first.
+    pub fn stands_still(&self, conn: ConnId) -> bool {
+        self.peers.get(&conn).is_some_and(|o| !o.sees_all && o.stuck >= STUCK_MAX)
+    }
+
+    /// Was each piece told to somebody, or is it there already?
+    pub fn is_told_out(&self) -> bool {
+        let front = self.queue.front().and_then(|p| usize::try_from(*p).ok());
+        front.and_then(|p| self.pieces.get(p)).is_none_or(|state| state.told_at.is_some())
+    }
+
     /// The pieces that a peer was not told of: super-seeding ends.
     pub fn untold(&self, conn: ConnId) -> Option<impl Iterator<Item = u32> + '_> {
-        let offers = self.peers.get(&conn)?;
+        let offers = self.peers.get(&conn).filter(|offers| !offers.sees_all)?;
         Some((0u32..).take(self.pieces.len()).filter(|piece| !offers.told.has(*piece)))
     }
 
@@ -240,6 +324,10 @@ impl SuperSeed {
             return None;
         }
         let given_time = GIVEN_TIME.max(self.given * 2).max(self.backlog(now) * 2);
+        self.judge(now);
+        let has_passers =
+            self.peers.values().any(|o| !o.is_keeper && !o.sees_all && o.is_taking(now));
+        let is_told_out = self.is_told_out();
         let offers = self.peers.get_mut(&conn)?;
         // Pieces that others have brought already need nobody's help.
         for _ in 0..self.queue.len() {
@@ -251,6 +339,10 @@ impl SuperSeed {
             state.told_at = Some(now);
             self.queue.rotate_left(1);
         }
+        let is_kept_short = offers.is_keeper && has_passers && !is_told_out;
+        if is_kept_short && self.told_to_keepers > self.told / KEEPERS_SHARE {
+            return None;
+        }
         // As long as peers get pieces from each other there is no need to send any twice.
         let spreads =
             self.copied_at.is_some_and(|at| now.since(at) < COPIED_LATELY.max(self.given));
@@ -261,6 +353,7 @@ impl SuperSeed {
             };
             let pause = if state.held == 0 { given_time } else { spread_time };
             !offers.told.has(*piece)
+                && (!is_kept_short || state.held > 0)
                 && theirs.is_none_or(|theirs| !theirs.has(*piece))
                 && state.told_at.is_none_or(|told| now.since(told) >= pause)
         };
@@ -274,9 +367,25 @@ impl SuperSeed {
         offers.told.set(piece);
         offers.moved_at = now;
         offers.open.push((piece, self.geometry.len_of(piece)));
+        self.told += 1;
+        self.told_to_keepers += u32::from(is_kept_short);
         let state = usize::try_from(piece).ok().and_then(|p| self.pieces.get_mut(p))?;
         state.told_at = Some(now);
         Some(piece)
+    }
+
+    // Who keeps what it gets? Asked again and again: one that passes on late is found out then.
+    fn judge(&mut self, now: Instant) {
+        if now < self.judge_at {
+            return;
+        }
+        self.judge_at = now + JUDGE_TIME.max(self.given * 2);
+        (self.told, self.told_to_keepers) = (self.told / 2, self.told_to_keepers / 2);
+        for offers in self.peers.values_mut() {
+            offers.is_keeper = offers.due >= KEPT_MIN && offers.passed_on < offers.due / KEPT_SHARE;
+            offers.due = offers.due / 2 + std::mem::take(&mut offers.young);
+            offers.passed_on /= 2;
+        }
     }
 
     // How long our line takes for all that the peers we serve were told of and have not been sent.
@@ -320,14 +429,25 @@ impl SuperSeed {
 }
 
 impl Offers {
+    // Has it got something of us of late, or is it about to?
+    fn is_taking(&self, now: Instant) -> bool {
+        self.taken > 0 && now.since(self.moved_at) < STUCK_TIME
+    }
+
     fn close(&mut self, now: Instant, piece: u32) {
         self.moved_at = now;
+        self.stuck = 0;
         if let Some(at) = self.open.iter().position(|(open, _)| *open == piece) {
             self.open.swap_remove(at);
             // Doubles in the time of a piece: what a fast peer can take is found out soon.
             self.room = (self.room + 1).min(OPEN_MAX);
         }
     }
+}
+
+// The name of a peer in a piece, which is small: nobody if it does not fit.
+fn short(conn: ConnId) -> u32 {
+    u32::try_from(conn.0).unwrap_or(0)
 }
 
 // Pieces that hold so many bytes: at least two, so that one is on its way while the next is told.
@@ -360,179 +480,22 @@ const SPREAD_TIME_ALONE: Duration = Duration::from_secs(1);
 const COPIED_LATELY: Duration = Duration::from_secs(2);
 /// A peer that takes nothing for this long is told of other pieces.
 const STUCK_TIME: Duration = Duration::from_secs(2);
+/// One that does so this many times in a row, of everything.
+const STUCK_MAX: u32 = 4;
 /// Pieces that a peer did not want, before it sees everything: one, and two, if it took none; and
 /// then as many as a third of those that it took.
 const UNWANTED_MAX: u32 = 3;
+/// So often it is judged who passes on what it gets, or in twice the time that pieces take to be sent.
+const JUDGE_TIME: Duration = Duration::from_secs(5);
+/// A peer keeps what it gets if less than a quarter of the pieces that it was given first has turned up
+/// elsewhere, of this many or more.
+const KEPT_MIN: u32 = 4;
+const KEPT_SHARE: u32 = 4;
+/// Of the pieces that are told while there are new ones, those peers get one in this many.
+const KEEPERS_SHARE: u32 = 12;
 /// A search that found nothing is done again after this time, and a microsecond for each piece:
 /// it takes a few nanoseconds for each.
 const DRY_TIME: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const A: ConnId = ConnId(1);
-    const B: ConnId = ConnId(2);
-    const PATIENCE: Duration = Duration::from_millis(300);
-
-    fn seed(pieces: u32) -> SuperSeed {
-        let geometry = Geometry { pieces, piece_len: 1 << 19, last_len: 5 };
-        let mut seed = SuperSeed::new(geometry, &mut Rng::from_seed([1; 32]));
-        seed.add_peer(Instant::ZERO, A);
-        seed.add_peer(Instant::ZERO, B);
-        seed
-    }
-
-    fn drain(seed: &mut SuperSeed, now: Instant, conn: ConnId) -> Vec<u32> {
-        drain_at(seed, now, conn, 0)
-    }
-
-    fn drain_at(seed: &mut SuperSeed, now: Instant, conn: ConnId, rate: u64) -> Vec<u32> {
-        std::iter::from_fn(|| seed.next(now, conn, None, rate)).collect()
-    }
-
-    #[test]
-    fn each_piece_is_told_once_while_some_were_told_to_nobody() {
-        let (mut seed, now) = (seed(100), Instant::ZERO);
-        let mut told = Vec::new();
-        while told.len() < 100 {
-            for conn in [A, B] {
-                for piece in drain(&mut seed, now, conn) {
-                    told.push(piece);
-                    seed.on_have(now, conn, piece);
-                }
-            }
-        }
-        told.sort_unstable();
-        assert_eq!(told, (0..100).collect::<Vec<_>>());
-        assert_eq!(seed.next(now, A, None, 0), None, "they have to spread first");
-        let later = now + SPREAD_TIME_ALONE;
-        let first = seed.next(later, A, None, 0).expect("nothing spreads");
-        let other = (0..100).find(|p| *p != first && !seed.peers[&A].told.has(*p)).unwrap();
-        seed.on_have(later, A, other);
-        assert_eq!(seed.next(later, A, None, 0), None, "it spreads");
-        assert!(seed.next(now + SPREAD_TIME, A, None, 0).is_some());
-    }
-
-    // Everything is told within six seconds, and the line takes 24 for it.
-    #[test]
-    fn what_our_own_line_is_late_with_is_told_to_nobody_else() {
-        let (mut seed, mut now) = (seed(8), Instant::ZERO);
-        let mut told: Vec<u32> = [A, B].iter().flat_map(|c| drain(&mut seed, now, *c)).collect();
-        for conn in [A, B].into_iter().cycle().take(8) {
-            now += Duration::from_secs(3);
-            let is_held = |piece: u32| seed.pieces[usize::try_from(piece).unwrap()].held > 0;
-            let mut open = seed.peers[&conn].open.iter().copied();
-            let (piece, left) = open.find(|(piece, _)| !is_held(*piece)).unwrap();
-            assert!(seed.on_sent(now, conn, piece, left));
-            for piece in drain(&mut seed, now, conn) {
-                let is_held = seed.pieces[usize::try_from(piece).unwrap()].held > 0;
-                assert!(is_held || !told.contains(&piece), "{piece} at {now:?}");
-                told.push(piece);
-            }
-        }
-        assert!(seed.given > Duration::from_secs(8), "{:?}", seed.given);
-    }
-
-    #[test]
-    fn window_doubles_with_what_is_taken_and_follows_the_rate() {
-        let (mut seed, now) = (seed(1_000), Instant::ZERO);
-        assert_eq!(drain(&mut seed, now, A).len(), 2);
-        for n in [4, 8, 16] {
-            let open = seed.peers[&A].open.clone();
-            open.iter().for_each(|(piece, _)| seed.on_have(now, A, *piece));
-            assert_eq!(drain(&mut seed, now, A).len(), n);
-        }
-        assert_eq!(seed.next(now, A, None, 1 << 20), None);
-        assert_eq!(seed.peers[&A].room, 2);
-    }
-
-    #[test]
-    fn piece_that_was_sent_counts_even_if_the_peer_does_not_say_so() {
-        let (mut seed, now) = (seed(100), Instant::ZERO);
-        let told = drain(&mut seed, now, A);
-        assert!(!seed.on_sent(now, A, told[0], 1 << 18));
-        assert_eq!(seed.next(now, A, None, 0), None);
-        assert!(seed.peers[&A].open.len() == 2);
-        assert!(seed.on_sent(now, A, told[0], 1 << 18));
-        assert!(seed.next(now, A, None, 0).is_some());
-        let held = |seed: &SuperSeed| seed.pieces[told[0] as usize].held;
-        assert_eq!(held(&seed), 1);
-        seed.on_have(now, A, told[0]);
-        assert_eq!(held(&seed), 1, "it is the same one");
-        seed.remove_peer(A, Some(&Bitfield::all(100)));
-        assert_eq!(held(&seed), 0);
-    }
-
-    #[test]
-    fn what_only_a_lost_peer_was_told_is_told_first() {
-        let (mut seed, now) = (seed(100), Instant::ZERO);
-        let lost = drain(&mut seed, now, A);
-        seed.on_have(now, A, lost[0]);
-        seed.remove_peer(A, None);
-        assert_eq!(seed.next(now, B, None, 0), Some(lost[1]));
-    }
-
-    #[test]
-    fn pieces_that_the_swarm_has_wait() {
-        let (mut seed, now) = (seed(20), Instant::ZERO);
-        let mut most = Bitfield::none(20);
-        (0..19).for_each(|piece| _ = most.set(piece));
-        seed.on_pieces(None, &most);
-        assert_eq!(drain(&mut seed, now, A), [19]);
-    }
-
-    #[test]
-    fn last_missing_piece_is_found_among_many() {
-        let (mut seed, now) = (seed(10_000), Instant::ZERO);
-        let mut theirs = Bitfield::all(10_000);
-        theirs.clear(*seed.queue.back().unwrap());
-        assert!(seed.next(now, A, Some(&theirs), 0).is_some());
-        assert_eq!(seed.next(now, A, Some(&theirs), 0), None);
-    }
-
-    #[test]
-    fn bait_is_one_piece() {
-        let (mut seed, now) = (seed(20), Instant::ZERO);
-        assert!(seed.bait(now, A, None).is_some());
-        assert_eq!(seed.bait(now, A, None), None);
-        assert_eq!(seed.untold(A).unwrap().count(), 19);
-        assert!(seed.untold(ConnId(9)).is_none());
-    }
-
-    #[test]
-    fn peer_that_wants_nothing_of_what_it_is_told_is_choosy() {
-        let (mut seed, now) = (seed(100), Instant::ZERO);
-        let bait = seed.bait(now, A, None).unwrap();
-        assert!(!seed.on_unwanted(now + PATIENCE / 2, A, PATIENCE));
-        assert!(!seed.on_unwanted(now + PATIENCE, A, PATIENCE), "the next one may be of use");
-        assert_eq!(seed.bait(now + PATIENCE, B, None), Some(bait), "nobody else was told of it");
-        let two: Vec<_> =
-            std::iter::from_fn(|| seed.bait(now + PATIENCE, A, None)).take(9).collect();
-        assert_eq!(two.len(), 2);
-        assert!(seed.on_unwanted(now + 2 * PATIENCE, A, PATIENCE));
-        // Who has taken enough is not choosy because of a few.
-        let mut now = now + PATIENCE;
-        for _ in 0..12 {
-            seed.next(now, B, None, 1);
-            let piece = seed.peers[&B].open[0].0;
-            assert!(seed.on_sent(now, B, piece, 1 << 19));
-        }
-        for _ in 0..2 {
-            drain_at(&mut seed, now, B, 1);
-            now += PATIENCE;
-            assert!(!seed.on_unwanted(now, B, PATIENCE));
-        }
-        assert!(!seed.on_unwanted(now, ConnId(9), PATIENCE), "it is told everything anyway");
-    }
-
-    #[test]
-    fn stuck_peer_is_told_of_other_pieces() {
-        let (mut seed, now) = (seed(100), Instant::ZERO);
-        let first = drain(&mut seed, now, A);
-        assert_eq!(seed.next(now + STUCK_TIME / 2, A, None, 0), None);
-        let then = drain(&mut seed, now + STUCK_TIME, A);
-        assert_eq!((first.len(), then.len()), (2, 2));
-        assert!(then.iter().all(|piece| !first.contains(piece)));
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Torrent;
 use super::connections::Peer;
+use crate::base::limits::BLOCK_LEN;
 use crate::base::{Instant, PeerId};
 use crate::peer::ConnId;
 use crate::swarm::Phase;
@@ -27,11 +28,12 @@ impl Torrent {
     pub(super) fn tell_pieces(&mut self, now: Instant, conn: ConnId) {
         let have = self.transfer.as_ref().map(|t| t.picker.have());
         let Some(peer) = self.peers.get_mut(&conn) else { return };
-        let copes = |id: &PeerId| COPING_CLIENTS.iter().any(|c| id.as_bytes().starts_with(c));
+        let id = peer.id.unwrap_or(PeerId::new([0; 20]));
         match &mut self.super_seed {
-            Some(super_seed) if peer.id.as_ref().is_some_and(copes) => {
+            Some(super_seed) if is_client(&id, &COPING_CLIENTS) => {
                 peer.conn.say_pieces(None);
-                super_seed.add_peer(now, conn);
+                let ahead = if is_client(&id, &DOZING_CLIENTS) { DOZING_AHEAD } else { 0 };
+                super_seed.add_peer(now, conn, ahead);
             }
             Some(_) | None => peer.conn.say_pieces(have),
         }
@@ -39,6 +41,13 @@ impl Torrent {
 
     /// Tells a peer of more pieces, if it is its turn.
     pub(super) fn offer(&mut self, now: Instant, conn: ConnId) {
+        let is_served = self.peers.get(&conn).is_some_and(|peer| !peer.conn.is_choking());
+        self.offer_to(now, conn, is_served);
+    }
+
+    /// The same for a peer that `is_served`, or is about to be: some look what there is when they
+    /// are unchoked, and then not again for a while.
+    pub(super) fn offer_to(&mut self, now: Instant, conn: ConnId, is_served: bool) {
         let (Some(super_seed), Some(peer)) = (&mut self.super_seed, self.peers.get_mut(&conn))
         else {
             return;
@@ -50,7 +59,7 @@ impl Torrent {
         let mut pieces = Vec::new();
         if !peer.conn.is_peer_interested() {
             pieces.extend(std::iter::from_fn(|| super_seed.bait(now, conn, theirs)));
-        } else if !peer.conn.is_choking() {
+        } else if is_served {
             let rate = peer.conn.upload.per_second();
             pieces.extend(std::iter::from_fn(|| super_seed.next(now, conn, theirs, rate)));
         }
@@ -64,13 +73,20 @@ impl Torrent {
         let is_served = |peer: &Peer| !peer.conn.is_choking() && peer.conn.is_peer_interested();
         // What we say waits behind the blocks that we send.
         let patience = if self.peers.values().any(is_served) { PATIENCE_BUSY } else { PATIENCE };
-        let mut choosy = Vec::new();
+        let is_told_out = super_seed.is_told_out();
+        let mut misfits = Vec::new();
         for (conn, peer) in &self.peers {
-            if !peer.conn.is_peer_interested() && super_seed.on_unwanted(now, *conn, patience) {
-                choosy.push(*conn);
+            let is_choosy =
+                !peer.conn.is_peer_interested() && super_seed.on_unwanted(now, *conn, patience);
+            // Nothing is left to be divided, and what is told from now on is told late.
+            let would_doze = is_told_out
+                && super_seed.has_peer(*conn)
+                && peer.id.is_some_and(|id| is_client(&id, &DOZING_CLIENTS));
+            if is_choosy || would_doze || super_seed.stands_still(*conn) {
+                misfits.push(*conn);
             }
         }
-        choosy.into_iter().for_each(|conn| self.show_everything(conn));
+        misfits.into_iter().for_each(|conn| self.show_everything(conn));
         self.conns().into_iter().for_each(|conn| self.offer(now, conn));
     }
 
@@ -112,15 +128,23 @@ impl Torrent {
             untold.for_each(|piece| peer.conn.say_have(piece));
             peer.conn.say_upload_only(true);
         }
-        super_seed.remove_peer(conn, None);
+        super_seed.show_all(conn);
         self.mark(conn);
     }
 }
 
-/// Peers that are known to cope with a seed that has nothing at first, by the start of their ids
-/// (BEP 20): ourselves, and clients on libtorrent. aria2, rqbit and Transmission stood still with
-/// it when tried: they see everything, and take what they like.
-const COPING_CLIENTS: [&[u8]; 4] = [b"-TK", b"-LT", b"-qB", b"-DE"];
+fn is_client(id: &PeerId, clients: &[&[u8]]) -> bool {
+    clients.iter().any(|client| id.as_bytes().starts_with(client))
+}
+
+/// Clients that are known to cope with a seed that has nothing at first, by the start of their ids
+/// (BEP 20): ourselves, those on libtorrent, aria2 and rqbit. Transmission stood still with it when
+/// tried: it sees everything, and takes what it likes.
+const COPING_CLIENTS: [&[u8]; 6] = [b"-TK", b"-LT", b"-qB", b"-DE", b"A2-", b"-rQ"];
+/// Clients that look five seconds later when they have asked for all that there is: rqbit.
+const DOZING_CLIENTS: [&[u8]; 1] = [b"-rQ"];
+/// They ask for so many bytes at once; as long as they know of more they do not doze.
+const DOZING_AHEAD: u64 = 128 * BLOCK_LEN as u64;
 
 /// A peer that is told of a piece and wants it says so sooner, unless it is very far away,
 const PATIENCE: Duration = Duration::from_millis(300);

@@ -149,9 +149,9 @@ impl Torrent {
         let choke = changes.choke.iter().map(|conn| (*conn, true));
         let unchoke = changes.unchoke.iter().map(|conn| (*conn, false));
         for (conn, choking) in choke.chain(unchoke) {
+            self.offer_to(now, conn, !choking);
             let Some(peer) = self.peers.get_mut(&conn) else { continue };
             peer.conn.set_choking(choking);
-            self.offer(now, conn);
             self.mark(conn);
         }
     }
