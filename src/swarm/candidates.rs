@@ -67,6 +67,8 @@ pub enum Ending {
     Early,
     /// After it had been of use: it may be so again.
     Used,
+    /// With the info dictionary, and nothing else yet: it begins now.
+    Informed,
     /// Neither side has anything for the other, or it is crowded: later perhaps.
     Useless,
     /// It broke a rule.
@@ -82,6 +84,8 @@ struct Candidate {
     dial_failures: u32,
     /// Connections in a row that were of no use.
     early_ends: u32,
+    /// Times that it left with nothing but the info dictionary.
+    informed: u32,
     state: State,
     was_tried: bool,
     was_reached: bool,
@@ -159,6 +163,7 @@ impl Candidates {
             priority: self.priority_of(addr),
             dial_failures: 0,
             early_ends: 0,
+            informed: 0,
             state: State::Ready,
             was_tried: false,
             was_reached: false,
@@ -270,12 +275,14 @@ impl Candidates {
         let addr = canonical(addr);
         self.change(addr, |candidate| match ending {
             Ending::Used => candidate.early_ends = 0,
+            Ending::Informed => candidate.informed += 1,
             Ending::Useless => {}
             Ending::Early | Ending::Misbehaved => candidate.early_ends += 1,
         });
         let Some(candidate) = self.known.get(&addr) else { return };
         let delay = match ending {
-            Ending::Used => RETURN_DELAY,
+            Ending::Informed if candidate.informed <= INFORMED_MAX => INFORMED_DELAY,
+            Ending::Used | Ending::Informed => RETURN_DELAY,
             Ending::Useless => USELESS_DELAY,
             Ending::Early => early_delay(candidate.source, candidate.early_ends),
             Ending::Misbehaved => doubled(MISBEHAVED_DELAY, candidate.early_ends),
@@ -538,5 +545,10 @@ const EARLY_DELAY_GIVEN: Duration = Duration::from_secs(1);
 const MISBEHAVED_DELAY: Duration = Duration::from_secs(60);
 /// After a connection that was of use.
 const RETURN_DELAY: Duration = Duration::from_secs(5);
+/// After somebody has fetched the info dictionary and left. aria2 does so: it listens again at once,
+/// and dials nobody for ten seconds.
+const INFORMED_DELAY: Duration = Duration::from_millis(500);
+/// Who does so again is in no hurry: once on a connection of its own, and once on one of ours.
+const INFORMED_MAX: u32 = 2;
 /// After a connection that both sides have no use for.
 const USELESS_DELAY: Duration = Duration::from_secs(300);

@@ -68,6 +68,21 @@ fn peer_that_closes_at_once_is_dialled_ever_more_rarely() {
 }
 
 #[test]
+fn peer_that_fetched_the_info_dictionary_is_dialled_back_at_once_twice() {
+    let mut c = Candidates::new(10, [1; 32]);
+    c.add(at(0), PeerSource::Incoming, nth(1), None);
+    let mut fetch = |end| {
+        dials(&mut c, end, |c, now, addr| {
+            c.on_connected(addr);
+            c.on_reached(addr);
+            c.on_closed(now, addr, Ending::Informed);
+        })
+    };
+    assert_eq!(fetch(1_500), 3);
+    assert_eq!(fetch(4_000), 0, "it is in no hurry");
+}
+
+#[test]
 fn given_peer_that_is_not_up_yet_is_tried_soon_again() {
     let mut c = Candidates::new(10, [1; 32]);
     c.add(at(0), PeerSource::Given, nth(1), None);

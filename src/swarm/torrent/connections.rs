@@ -398,7 +398,13 @@ impl Torrent {
         let Some(peer) = self.peers.get(&conn) else { return };
         let lived = now.since(peer.conn.opened_at());
         let was_useful = peer.was_useful || (peer.conn.is_open() && lived >= USEFUL_TIME);
-        self.forget(now, conn, if was_useful { Ending::Used } else { Ending::Early });
+        let was_moved = peer.conn.upload.total() > 0 || peer.conn.download.total() > 0;
+        let ending = match was_useful {
+            true if peer.metadata_served > 0 && !was_moved => Ending::Informed,
+            true => Ending::Used,
+            false => Ending::Early,
+        };
+        self.forget(now, conn, ending);
     }
 
     fn forget(&mut self, now: Instant, conn: ConnId, ending: Ending) {
