@@ -54,6 +54,7 @@ pub(super) struct Discovery {
     next_at: Option<Instant>,
     fruitless: u32,
     last_announce: Option<Instant>,
+    stirred_at: Option<Instant>,
     // By node: how many hold our announce.
     announced: Vec<(SocketId, usize)>,
     done: DiscoveryStatus,
@@ -180,6 +181,18 @@ impl Discovery {
         }
     }
 
+    /// Somebody came to a seed that had nobody: it looks for those that come with it, once they have
+    /// announced themselves, and starts its back-off anew. Not each time that somebody comes and goes.
+    pub(super) fn stir(&mut self, now: Instant) {
+        let is_late = self.stirred_at.is_none_or(|at| now.since(at) >= STIR_EVERY);
+        if is_late && self.running.is_empty() {
+            self.stirred_at = Some(now);
+            let at = now + STIR_DELAY;
+            self.next_at = Some(self.next_at.map_or(at, |next| next.min(at)));
+            self.fruitless = 0;
+        }
+    }
+
     pub(super) fn running(&self) -> &[(SocketId, LookupId)] {
         &self.running
     }
@@ -208,6 +221,11 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 /// The same for a torrent that has somebody and could use more.
 const MORE_FIRST: Duration = Duration::from_secs(15);
 const MORE_MAX: Duration = Duration::from_secs(5 * 60);
+/// Clients that start together with the one that came to a seed first have announced themselves by then:
+/// aria2 asks an empty table first, waits for five seconds, and announces itself with its second lookup.
+const STIR_DELAY: Duration = Duration::from_secs(7);
+/// Whoever comes again and again does not make us look again and again.
+const STIR_EVERY: Duration = Duration::from_secs(10 * 60);
 /// From the third pause on it is no shorter than this for each torrent there is: all of them together
 /// then take a fifth of the usual budget of new flows, with forty for a lookup.
 const MORE_CROWD: Duration = Duration::from_secs(4);
@@ -328,6 +346,21 @@ mod tests {
         assert!(d.is_thin());
         assert_eq!(one_round(&mut d, Instant::ZERO, 8, Need::Nothing), ANNOUNCE_EVERY);
         assert!(!d.is_thin());
+    }
+
+    #[test]
+    fn seed_that_somebody_comes_to_looks_for_others_but_not_each_time() {
+        let (mut d, now) = (Discovery::start(Instant::ZERO), Instant::ZERO);
+        assert_eq!(one_round(&mut d, now, 8, Need::Nothing), ANNOUNCE_EVERY);
+        d.stir(now);
+        assert_eq!(d.poll_timeout(), Some(now + STIR_DELAY));
+        assert_eq!(one_round(&mut d, now + STIR_DELAY, 8, Need::More), MORE_FIRST);
+        assert_eq!(one_round(&mut d, now + STIR_EVERY / 2, 8, Need::More), 2 * MORE_FIRST);
+        let next = d.poll_timeout();
+        d.stir(now + STIR_EVERY / 2);
+        assert_eq!(d.poll_timeout(), next);
+        d.stir(now + STIR_EVERY);
+        assert!(d.poll_timeout() < Some(now + STIR_EVERY + 2 * STIR_DELAY));
     }
 
     #[test]

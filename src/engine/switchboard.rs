@@ -408,6 +408,7 @@ impl Engine {
             Ok(handshake) => match self.by_hash.get(&handshake.info_hash).copied() {
                 Some(id) => {
                     self.connections.adopt(conn, id);
+                    self.stir(now, id);
                     self.with_torrent(now, id, |t| t.handle_accepted(now, conn, addr, handshake));
                     return;
                 }
@@ -417,6 +418,15 @@ impl Engine {
         };
         self.connections.remove(conn);
         self.close(conn, refusal);
+    }
+
+    // Somebody comes to a torrent.
+    fn stir(&mut self, now: Instant, id: TorrentId) {
+        let Some(slot) = self.torrents.get_mut(&id).filter(|s| s.torrent.is_idle_seed()) else {
+            return;
+        };
+        slot.discovery.iter_mut().for_each(|d| d.stir(now));
+        self.note_wake(id);
     }
 
     /// The host wrote `bytes` more of what was sent.

@@ -28,6 +28,11 @@ impl Torrent {
         self.transfer.as_ref().is_some_and(|t| t.picker.have().is_all())
     }
 
+    /// Does it share everything it wants, with nobody?
+    pub fn is_idle_seed(&self) -> bool {
+        self.phase == Phase::Seeding && self.peers.is_empty() && !self.paused
+    }
+
     /// Was it paused?
     pub fn is_paused(&self) -> bool {
         self.paused
