@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+pub use self::fellows::Fellows;
 use self::order::Order;
 use self::partial::{Askers, Block, Partial};
 use crate::base::limits::BLOCK_LEN;
@@ -16,6 +17,7 @@ use crate::peer::ConnId;
 use crate::swarm::PieceIndex;
 use crate::wire::bitfield::Bitfield;
 
+mod fellows;
 mod order;
 mod partial;
 mod select;
@@ -121,6 +123,8 @@ pub struct Picker {
     failed: BTreeSet<u32>,
     /// Pieces that somebody waits for, the soonest first.
     urgent: Vec<u32>,
+    /// Whose pieces are whose, of those that only seeds have.
+    fellows: Fellows,
     rng: Rng,
 }
 
@@ -172,6 +176,7 @@ impl Picker {
             usual_wait: None,
             failed: BTreeSet::new(),
             urgent: Vec::new(),
+            fellows: Fellows::default(),
             rng: Rng::from_seed(seed),
         };
         picker.set_wanted(&config.wanted);
@@ -218,6 +223,11 @@ impl Picker {
     /// A peer that had everything is gone.
     pub fn peer_lost_all(&mut self) {
         self.order.seed_down();
+    }
+
+    /// Those that download beside us have changed.
+    pub fn set_fellows(&mut self, fellows: Fellows) {
+        self.fellows = fellows;
     }
 
     /// Connected peers that have `piece`.

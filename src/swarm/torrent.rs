@@ -375,6 +375,7 @@ impl Torrent {
             Phase::FetchingMetadata => self.ask_for_metadata(now),
             Phase::Downloading => {
                 self.tend_hold(now);
+                self.tend_fellows();
                 self.tend_downloads(now);
             }
             Phase::Seeding => self.close_useless(now),

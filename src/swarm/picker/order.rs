@@ -100,9 +100,17 @@ impl Order {
         }
     }
 
-    /// An open piece of a peer that has all, among the rarest.
-    pub(super) fn rarest(&self, rng: &mut Rng) -> Option<u32> {
-        let rarest = self.levels.iter().find(|level| !level.is_empty())?;
+    /// An open piece of a peer that has all, among the rarest. Of those that only such peers have, one
+    /// that is `ours` if a bounded search finds it.
+    pub(super) fn rarest(&self, ours: impl Fn(u32) -> bool, rng: &mut Rng) -> Option<u32> {
+        let (copies, rarest) = self.levels.iter().enumerate().find(|(_, l)| !l.is_empty())?;
+        if copies == 0 {
+            let (behind, ahead) = rarest.split_at(rng.below(rarest.len()));
+            let mut some = ahead.iter().chain(behind).take(LOOKS_MAX);
+            if let Some(piece) = some.find(|piece| ours(**piece)) {
+                return Some(*piece);
+            }
+        }
         rng.pick(rarest).copied()
     }
 

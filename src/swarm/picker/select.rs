@@ -198,11 +198,14 @@ impl Picker {
             return allowed.iter().copied().find(|p| open.has(*p) && asker.have.has(*p));
         }
         // The first pieces are random: a rare one is slow to get, and we have nothing to give yet.
-        if self.have.count() < RANDOM_PIECES {
+        let is_shared = matches!(asker.have, PeerPieces::All) && !self.fellows.is_alone();
+        if self.have.count() < RANDOM_PIECES && !is_shared {
             return self.order.random(asker.have.bits(), &mut self.rng);
         }
         match asker.have {
-            PeerPieces::All => self.order.rarest(&mut self.rng),
+            PeerPieces::All => {
+                self.order.rarest(|piece| self.fellows.is_ours(piece), &mut self.rng)
+            }
             PeerPieces::Some(bits) => self.order.rarest_of(bits, &mut self.rng),
         }
     }

@@ -11,7 +11,7 @@ use crate::base::limits::BLOCK_LEN;
 use crate::base::{Digest, Instant};
 use crate::peer::{ConnId, Misbehavior};
 use crate::swarm::blame::{Blame, Verdict};
-use crate::swarm::picker::{self, BlockOutcome, PeerPieces, Picker, PickerConfig};
+use crate::swarm::picker::{self, BlockOutcome, Fellows, PeerPieces, Picker, PickerConfig};
 use crate::swarm::{DiskRequest, Event, Phase, PieceIndex};
 use crate::wire::bitfield::Bitfield;
 use crate::wire::peer::BlockRef;
@@ -174,6 +174,14 @@ impl Torrent {
         };
         peer.conn.set_interested(wants);
         self.mark(conn);
+    }
+
+    /// A few times a second: who comes and goes shares what has to be fetched from the seeds.
+    pub(super) fn tend_fellows(&mut self) {
+        let Some(transfer) = &mut self.transfer else { return };
+        let fellows = self.peers.values().filter(|p| p.conn.is_open() && !p.conn.is_upload_only());
+        let others = fellows.filter_map(|peer| peer.id);
+        transfer.picker.set_fellows(Fellows::new(&self.config.peer_id, others));
     }
 
     // --- asking -------------------------------------------------------------------------------
