@@ -1,6 +1,9 @@
 //! Rules about addresses: where nothing is ever sent, what counts as private, and which prefix
 //! stands for "one network" when votes, contacts or stored peers are counted.
 
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// IPv4 or IPv6: each has its own DHT (BEP 32).
@@ -102,6 +105,80 @@ pub fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
+/// An endpoint in 18 bytes, where a `SocketAddr` takes 32: for what is remembered by the hundred. An
+/// IPv6 flow label or scope is not kept, as with [`canonical`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PackedAddr {
+    // IPv4 as it is mapped into IPv6.
+    ip: [u8; 16],
+    port: [u8; 2],
+}
+
+impl PackedAddr {
+    /// The endpoint as the rest of the world has it.
+    pub fn get(self) -> SocketAddr {
+        SocketAddr::new(self.ip(), u16::from_be_bytes(self.port))
+    }
+
+    /// Its address.
+    pub fn ip(self) -> IpAddr {
+        IpAddr::V6(Ipv6Addr::from(self.ip)).to_canonical()
+    }
+
+    /// Are both in one [`network`]?
+    pub fn shares_network(self, other: PackedAddr) -> bool {
+        let [ours, theirs] = [self.ip, other.ip].map(u128::from_be_bytes);
+        // One /24, or one /64 that is not the one into which all of IPv4 is mapped.
+        let is_v4 = |ip: u128| ip >> 32 == 0xffff;
+        let bits = if is_v4(ours) || is_v4(theirs) { 8 } else { 64 };
+        (ours ^ theirs) >> bits == 0
+    }
+}
+
+// As numbers, like the order of the bytes and quicker.
+impl Ord for PackedAddr {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let number = |addr: &Self| (u128::from_be_bytes(addr.ip), u16::from_be_bytes(addr.port));
+        number(self).cmp(&number(other))
+    }
+}
+
+impl PartialOrd for PackedAddr {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl From<SocketAddr> for PackedAddr {
+    fn from(addr: SocketAddr) -> Self {
+        let ip = match addr.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        Self { ip: ip.octets(), port: addr.port().to_be_bytes() }
+    }
+}
+
+impl From<(IpAddr, u16)> for PackedAddr {
+    fn from(addr: (IpAddr, u16)) -> Self {
+        SocketAddr::from(addr).into()
+    }
+}
+
+impl Hash for PackedAddr {
+    // As numbers: the bytes of an array would be counted first.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(u128::from_ne_bytes(self.ip));
+        state.write_u16(u16::from_ne_bytes(self.port));
+    }
+}
+
+impl fmt::Debug for PackedAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,5 +225,20 @@ mod tests {
         assert_eq!(wide_network(at("1.2.3.4:1").ip()), at("1.2.0.0:1").ip());
         assert_eq!(network(at("[2001:db8:1:2:3::4]:1").ip()), at("[2001:db8:1:2::]:1").ip());
         assert_eq!(canonical(at("[::ffff:1.2.3.4]:5")), at("1.2.3.4:5"));
+    }
+
+    #[test]
+    fn packed_endpoint_is_the_same_endpoint() {
+        for addr in ["1.2.3.4:5", "[2001:db8::1]:6881", "[::1]:1", "[::ffff:9.9.9.9]:7"].map(at) {
+            let packed = PackedAddr::from(addr);
+            assert_eq!((packed.get(), packed.ip()), (canonical(addr), canonical(addr).ip()));
+        }
+        let networks = ["1.2.3.4:5", "1.2.3.9:6", "1.2.4.9:6", "[::1]:1", "[::2]:1", "[1::1]:1"];
+        for (a, b) in networks.iter().flat_map(|a| networks.iter().map(move |b| (at(a), at(b)))) {
+            let shared = PackedAddr::from(a).shares_network(b.into());
+            assert_eq!(shared, network(a.ip()) == network(b.ip()), "{a} {b}");
+        }
+        assert!(PackedAddr::from(at("1.2.3.4:256")) > PackedAddr::from(at("1.2.3.4:255")));
+        assert_eq!(size_of::<PackedAddr>(), 18);
     }
 }

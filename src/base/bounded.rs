@@ -50,6 +50,17 @@ impl<T> BoundedQueue<T> {
     }
 }
 
+/// Appends to a list that stays as long as it is: its room grows by an eighth, and not to twice what
+/// it holds.
+pub fn push_snugly<T>(list: &mut Vec<T>, item: T) {
+    if list.len() == list.capacity() {
+        list.reserve_exact((list.len() / 8).max(GROWTH_MIN));
+    }
+    list.push(item);
+}
+
+const GROWTH_MIN: usize = 4;
+
 // `DefaultHasher::default()` has a fixed key, so that a history replays. A stranger who knows the
 // key can make entries collide; the limits keep even the worst chain short.
 type FixedState = BuildHasherDefault<DefaultHasher>;

@@ -8,6 +8,7 @@ pub mod datagrams;
 pub mod hash;
 pub mod id;
 pub mod limits;
+pub mod recent;
 pub mod rng;
 pub mod time;
 

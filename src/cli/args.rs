@@ -224,6 +224,9 @@ pub struct SimArgs {
     /// With `tables`: those of full size as well, which takes hours
     #[arg(long, env = "TRACKLESS_ALL", value_parser = FalseyValueParser::new())]
     pub all: bool,
+    /// With `tables`: this one at its full size, or `miniatures`; several make several
+    #[arg(long, value_name = "SCENARIO", env = "TRACKLESS_ONLY", conflicts_with = "all")]
+    pub only: Vec<String>,
 }
 
 /// `completions`

@@ -60,8 +60,17 @@ fn list(console: &Console) {
     );
 }
 
-// Those of full size are written as they come: who stops it keeps what there is.
+// Those of full size are written as they come: who stops it keeps what there is, and `--only` makes
+// the others, one a process if there are cores for it.
 fn write_tables(args: &SimArgs, console: &Console) -> Result<(), Failure> {
+    let is_known = |name: &String| {
+        [MINIATURES, SWARM].contains(&&name[..]) || Named::from_name(name).is_some()
+    };
+    if let Some(name) = args.only.iter().find(|name| !is_known(name)) {
+        return Err(usage(format!("no table is called `{name}`"))
+            .advise(format!("`{MINIATURES}` is one, and what `trackless sim list` names")));
+    }
+    let is_wanted = |name: &str| args.only.iter().any(|only| only == name);
     let write = |document: Document| -> Result<(), Failure> {
         let Document { name, text, svg } = document;
         let files = [("txt", Some(text)), ("svg", svg)];
@@ -74,12 +83,51 @@ fn write_tables(args: &SimArgs, console: &Console) -> Result<(), Failure> {
         }
         Ok(())
     };
-    write(tables::miniatures())?;
-    if args.all {
-        write(tables::all_swarms())?;
-        Named::ALL.into_iter().map(tables::whole).try_for_each(write)?;
+    if args.only.is_empty() || is_wanted(MINIATURES) {
+        write(tables::miniatures())?;
     }
-    Ok(())
+    if args.all || is_wanted(SWARM) {
+        let cost = Cost::start();
+        let mut swarms = tables::all_swarms();
+        swarms.text.push_str(&format!("\nIt took {}.\n", cost.told(None)));
+        write(swarms)?;
+    }
+    let wanted = Named::ALL.into_iter().filter(|named| args.all || is_wanted(named.name()));
+    wanted.map(full_size).try_for_each(write)
+}
+
+// What it cost to make is no part of what the tests compare.
+fn full_size(named: Named) -> Document {
+    let (cost, options) = (Cost::start(), tables::full_size(named));
+    let table = Run::new(options).finish();
+    let mut document = tables::document(named, &table);
+    document.text.push_str(&format!("\nIt took {}.\n", cost.told(Some(&table))));
+    document
+}
+
+// What a run takes of the machine, from its start.
+struct Cost(Instant);
+
+impl Cost {
+    fn start() -> Self {
+        // From now on the most that is used counts anew, where the system knows such a thing.
+        _ = std::fs::write("/proc/self/clear_refs", "5");
+        Self(Instant::now())
+    }
+
+    fn told(&self, table: Option<&Table>) -> String {
+        let took = self.0.elapsed();
+        let event = table.map(|table| {
+            let micros = took.as_secs_f64() * 1e6 / table.events.max(1) as f64;
+            format!(", {micros:.1} us for an event")
+        });
+        let memory = memory_used().map(|bytes| {
+            let node = table.map(|table| size(bytes / u64::from(table.options.nodes)));
+            let node = node.map(|node| format!(", {node} for a node"));
+            format!(", {} of memory{}", size(bytes), node.unwrap_or_default())
+        });
+        format!("{}{}{}", measured(took), event.unwrap_or_default(), memory.unwrap_or_default())
+    }
 }
 
 // One seeder with a slow line: the swarms of the table, or one of so many.
@@ -124,8 +172,8 @@ fn options(named: Named, args: &SimArgs) -> Result<Options, Failure> {
 // Rows are shown when they are there; what it cost is for eyes only.
 fn simulate(options: Options, console: &Console) -> Table {
     let nodes = options.nodes;
-    let started = Instant::now();
-    let mut told = started;
+    let cost = Cost::start();
+    let mut told = Instant::now();
     let mut run = Run::new(options);
     loop {
         match run.step() {
@@ -148,13 +196,7 @@ fn simulate(options: Options, console: &Console) -> Table {
         || format!("{}\n\n{}", table.foot(), Table::KEY),
         || json!({ "total": total, "trace": trace, "events": table.events }),
     );
-    let took = started.elapsed();
-    let each = took.as_secs_f64() * 1e6 / table.events.max(1) as f64;
-    let memory = memory_used().map(|bytes| {
-        format!(", {} of memory, {} for a node", size(bytes), size(bytes / u64::from(nodes)))
-    });
-    let memory = memory.unwrap_or_default();
-    console.note(&format!("{}, {each:.1} us for an event{memory}", measured(took)));
+    console.note(&cost.told(Some(&table)));
     table
 }
 
@@ -167,6 +209,7 @@ fn memory_used() -> Option<u64> {
 }
 
 const SWARM: &str = "swarm";
+const MINIATURES: &str = "miniatures";
 /// A line for each pair of them that talks has to be kept in memory.
 const DOWNLOADERS_MAX: u32 = 10_000;
 /// Fewer are no network.

@@ -1,25 +1,27 @@
 //! One bucket of the routing table: the contacts that share a given number of leading bits with
 //! us, and spares to replace those that die.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::base::addr::{is_private, network};
+use super::security::is_valid_id;
+use crate::base::addr::{PackedAddr, is_private};
+use crate::base::bounded::push_snugly;
 use crate::base::{Instant, NodeId};
 
 /// A node that has answered us.
 #[derive(Debug, Clone)]
 pub(super) struct Contact {
     pub id: NodeId,
-    pub addr: SocketAddr,
+    addr: PackedAddr,
     /// Since when it is known to be good.
     pub known_since: Instant,
     /// Its last answer.
     pub replied: Instant,
     /// Our last query to it that was counted: a failure, or the answer above.
     pub asked: Instant,
-    /// Round trip, smoothed.
-    pub rtt: Duration,
+    // Round trip, smoothed.
+    rtt_micros: u32,
     /// Seconds for which it was known to be good before a restart.
     pub prior_secs: u32,
     /// Queries in a row that it left unanswered.
@@ -29,13 +31,48 @@ pub(super) struct Contact {
 }
 
 impl Contact {
+    /// `id` at `addr` has answered for the first time.
+    pub fn new(now: Instant, id: NodeId, addr: SocketAddr, rtt: Duration) -> Self {
+        Self {
+            id,
+            addr: addr.into(),
+            known_since: now,
+            replied: now,
+            asked: now,
+            rtt_micros: micros(rtt),
+            prior_secs: 0,
+            failures: 0,
+            valid_id: is_valid_id(id, addr.ip()),
+        }
+    }
+
+    /// Where it is.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr.get()
+    }
+
+    /// Its address.
+    pub fn ip(&self) -> IpAddr {
+        self.addr.ip()
+    }
+
+    /// Is it there?
+    pub fn is_at(&self, addr: PackedAddr) -> bool {
+        self.addr == addr
+    }
+
+    /// How long it takes to answer, smoothed.
+    pub fn rtt(&self) -> Duration {
+        Duration::from_micros(self.rtt_micros.into())
+    }
+
     /// It answered again.
     pub fn on_reply(&mut self, now: Instant, rtt: Duration) {
         self.replied = now;
         self.asked = now;
         self.failures = 0;
         // Two parts old, one part new, as libtorrent does: one slow answer does not make a slow node.
-        self.rtt = (self.rtt * 2 + rtt) / 3;
+        self.rtt_micros = micros((self.rtt() * 2 + rtt) / 3);
     }
 
     /// When it should be pinged next.
@@ -51,11 +88,11 @@ impl Contact {
         let here = self.replied.since(self.known_since).as_secs();
         self.prior_secs.saturating_add(u32::try_from(here).unwrap_or(u32::MAX))
     }
+}
 
-    // Two contacts that one operator gets for the price of one.
-    fn shares_network(&self, addr: &SocketAddr) -> bool {
-        !is_private(addr.ip()) && network(self.addr.ip()) == network(addr.ip())
-    }
+// No query waits for an hour, which is what fits.
+fn micros(rtt: Duration) -> u32 {
+    u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX)
 }
 
 /// What became of a contact that was offered.
@@ -64,7 +101,7 @@ pub(super) enum Place {
     /// It is in, and nobody left.
     Added,
     /// It is in, in place of this endpoint.
-    Replaced(SocketAddr),
+    Replaced(PackedAddr),
     /// It waits for somebody to die.
     Spare,
     /// It is out.
@@ -117,26 +154,31 @@ impl Bucket {
         self.contacts.iter_mut().find(|c| c.id == id)
     }
 
+    pub fn find_at(&mut self, addr: PackedAddr) -> Option<&mut Contact> {
+        self.contacts.iter_mut().find(|c| c.is_at(addr))
+    }
+
     /// Could whoever is at `addr` and not among the contacts get in, or be a useful spare? One that is
     /// a fresh spare already could not: two nodes that are spares of each other would ping for ever,
     /// each because the other asked.
     pub fn wants(&self, now: Instant, addr: &SocketAddr) -> bool {
-        if self.contacts.iter().any(|c| c.failures == 0 && c.shares_network(addr)) {
+        let (addr, is_twin) = (PackedAddr::from(*addr), twins(addr.ip(), (*addr).into()));
+        if self.contacts.iter().any(|c| c.failures == 0 && is_twin(c)) {
             return false;
         }
         if self.contacts.len() < self.capacity || self.contacts.iter().any(|c| c.failures > 0) {
             return true;
         }
-        match self.spares.iter().find(|c| c.addr == *addr || c.shares_network(addr)) {
-            Some(spare) => spare.addr == *addr && spare.due() <= now,
+        match self.spares.iter().find(|c| c.addr == addr || is_twin(c)) {
+            Some(spare) => spare.addr == addr && spare.due() <= now,
             None => self.spares.len() < SPARES_MAX,
         }
     }
 
     /// Puts `new` where it belongs. It has answered, and its endpoint is in no bucket.
     pub fn offer(&mut self, new: Contact) -> Place {
-        let rival =
-            self.contacts.iter().position(|c| c.id == new.id || c.shares_network(&new.addr));
+        let is_twin = twins(new.ip(), new.addr);
+        let rival = self.contacts.iter().position(|c| c.id == new.id || is_twin(c));
         if let Some(rival) = rival {
             // The one we know stays while it answers: a newcomer with its id may be a liar, and
             // one from its network may be its twin.
@@ -147,8 +189,8 @@ impl Bucket {
             };
         }
         if self.contacts.len() < self.capacity {
-            self.leads.push(new.id.leading());
-            self.contacts.push(new);
+            push_snugly(&mut self.leads, new.id.leading());
+            push_snugly(&mut self.contacts, new);
             return Place::Added;
         }
         match self.victim(&new) {
@@ -168,29 +210,29 @@ impl Bucket {
     fn victim(&self, new: &Contact) -> Option<usize> {
         let worst = |pick: &dyn Fn(&Contact) -> bool| {
             let all = self.contacts.iter().enumerate().filter(|(_, c)| pick(c));
-            all.max_by_key(|(_, c)| (c.failures, c.rtt)).map(|(at, _)| at)
+            all.max_by_key(|(_, c)| (c.failures, c.rtt_micros)).map(|(at, _)| at)
         };
         worst(&|c| c.failures > 0)
             .or_else(|| worst(&|c| new.valid_id && !c.valid_id))
-            .or_else(|| worst(&|c| c.rtt > new.rtt * 5 / 2 && c.age_secs() < STANDING_SECS))
+            .or_else(|| worst(&|c| c.rtt() > new.rtt() * 5 / 2 && c.age_secs() < STANDING_SECS))
     }
 
     fn add_spare(&mut self, new: Contact) -> Place {
         self.spares.retain(|c| c.id != new.id && c.addr != new.addr);
-        if self.spares.iter().any(|c| c.shares_network(&new.addr)) {
+        if self.spares.iter().any(twins(new.ip(), new.addr)) {
             return Place::Refused;
         }
         if self.spares.len() >= SPARES_MAX {
             self.spares.remove(0);
         }
-        self.spares.push(new);
+        push_snugly(&mut self.spares, new);
         Place::Spare
     }
 
     /// Takes the contact at `addr` out.
-    pub fn remove(&mut self, addr: &SocketAddr) -> Option<Contact> {
-        self.spares.retain(|c| c.addr != *addr);
-        let at = self.contacts.iter().position(|c| c.addr == *addr)?;
+    pub fn remove(&mut self, addr: PackedAddr) -> Option<Contact> {
+        self.spares.retain(|c| c.addr != addr);
+        let at = self.contacts.iter().position(|c| c.addr == addr)?;
         self.leads.remove(at);
         Some(self.contacts.remove(at))
     }
@@ -200,6 +242,12 @@ impl Bucket {
         let best = (0..self.spares.len()).max_by_key(|at| self.spares[*at].replied)?;
         Some(self.spares.remove(best))
     }
+}
+
+// Contacts that one operator gets for the price of one, with one at `addr`, whose address is `ip`.
+fn twins(ip: IpAddr, addr: PackedAddr) -> impl Fn(&Contact) -> bool {
+    let is_public = !is_private(ip);
+    move |contact| is_public && contact.addr.shares_network(addr)
 }
 
 /// Contacts in a bucket, and in an answer (BEP 5).

@@ -21,7 +21,7 @@ pub struct Config {
     /// announce to them. They are answered all the same, as BEP 42 wants.
     pub enforce_node_ids: bool,
     /// Nodes that others named and that were never asked: so many are remembered, spread over the key
-    /// space, to make lookups shorter. 0 for none. Each takes some 100 bytes.
+    /// space, to make lookups shorter. 0 for none. Each takes some 60 bytes.
     pub names_max: u32,
 }
 

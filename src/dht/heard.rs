@@ -4,59 +4,83 @@
 //! Nothing of it is believed or handed out: it saves lookups the step of being told. Whoever is asked
 //! leaves. Who is there already stays while the news is fresh: an answer full of names displaces nobody.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::by_id;
+use crate::base::addr::PackedAddr;
+use crate::base::bounded::push_snugly;
 use crate::base::{Instant, Key, NodeId};
 
 /// Nodes known by name only.
 #[derive(Debug)]
 pub(super) struct Heard {
-    nodes: BTreeMap<NodeId, Named>,
-    // The leading bits by which parts of the key space are told apart; `None` to remember nobody.
+    // In no order that means anything.
+    nodes: Vec<Named>,
+    // For each part of the key space, in order: where in `nodes` its node is. Empty until somebody is
+    // named.
+    parts: Vec<u32>,
+    // The leading bits by which the parts are told apart; `None` to remember nobody.
     bits: Option<u32>,
 }
 
 #[derive(Debug)]
 struct Named {
-    addr: SocketAddr,
+    id: NodeId,
+    addr: PackedAddr,
     when: Instant,
 }
 
 impl Heard {
     /// Remembers at most `nodes_max`, rounded down to a power of two.
     pub fn new(nodes_max: u32) -> Self {
-        Self { nodes: BTreeMap::new(), bits: nodes_max.checked_ilog2() }
+        Self { nodes: Vec::new(), parts: Vec::new(), bits: nodes_max.checked_ilog2() }
     }
 
     /// Somebody says that `id` is at `addr`.
     pub fn on_named(&mut self, now: Instant, id: NodeId, addr: SocketAddr) {
-        if self.is_gap(now, id.key()) {
-            if let Some((old, _)) = self.of_part(id.key()) {
-                self.nodes.remove(&old);
+        let Some(bits) = self.bits.filter(|_| self.is_gap(now, id.key())) else { return };
+        if self.parts.is_empty() {
+            self.parts = vec![NOBODY; 1 << bits];
+        }
+        let named = Named { id, addr: addr.into(), when: now };
+        let place = &mut self.parts[part(id.key(), bits)];
+        match self.nodes.get_mut(*place as usize) {
+            Some(old) => *old = named,
+            None => {
+                *place = u32::try_from(self.nodes.len()).expect("no more than there are parts");
+                push_snugly(&mut self.nodes, named);
             }
-            self.nodes.insert(id, Named { addr, when: now });
         }
     }
 
     /// `id` was asked: from now on it is known what to think of it.
     pub fn on_asked(&mut self, id: NodeId) {
-        self.nodes.remove(&id);
+        let Some(bits) = self.bits else { return };
+        let at = part(id.key(), bits);
+        if self.of_part(at).is_none_or(|named| named.id != id) {
+            return;
+        }
+        let place = std::mem::replace(&mut self.parts[at], NOBODY);
+        self.nodes.swap_remove(place as usize);
+        // The last one has taken its place.
+        if let Some(moved) = self.nodes.get(place as usize) {
+            self.parts[part(moved.id.key(), bits)] = place;
+        }
     }
 
     /// The `count` closest to `target` that were named lately, closest first.
     pub fn closest(&self, now: Instant, target: Key, count: usize) -> Vec<(NodeId, SocketAddr)> {
-        let is_recent = |named: &Named| now.since(named.when) < AGE_MAX;
-        let found = by_id::closest(&self.nodes, target, count, is_recent);
-        found.into_iter().map(|(id, named)| (id, named.addr)).collect()
+        let home = self.bits.map_or(0, |bits| part(target, bits));
+        // As far as the numbers of two parts differ, so far are the parts from each other.
+        let near = (0..self.parts.len()).filter_map(|away| self.of_part(home ^ away));
+        let recent = near.filter(|named| now.since(named.when) < AGE_MAX);
+        recent.take(count).map(|named| (named.id, named.addr.get())).collect()
     }
 
     /// Would it help to hear of somebody near `key`?
     pub fn is_gap(&self, now: Instant, key: Key) -> bool {
-        let is_stale = |(_, named): (NodeId, &Named)| now.since(named.when) >= FRESH;
-        self.bits.is_some() && self.of_part(key).is_none_or(is_stale)
+        let named = self.bits.map(|bits| self.of_part(part(key, bits)));
+        named.is_some_and(|named| named.is_none_or(|named| now.since(named.when) >= FRESH))
     }
 
     /// Is somebody known in three of four parts? Chance fills the rest.
@@ -64,14 +88,20 @@ impl Heard {
         self.bits.is_none_or(|bits| self.nodes.len() * 4 >= 3 << bits)
     }
 
-    // Who is known in the part of `key`.
-    fn of_part(&self, key: Key) -> Option<(NodeId, &Named)> {
-        let bits = self.bits?;
-        let nearest = by_id::closest(&self.nodes, key, 1, |_| true).pop();
-        nearest.filter(|(id, _)| key.shared_prefix_bits(id.key()) >= bits)
+    // Who is known in that part.
+    fn of_part(&self, at: usize) -> Option<&Named> {
+        self.nodes.get(*self.parts.get(at)? as usize)
     }
 }
 
+// The number of the part in which `key` lies.
+fn part(key: Key, bits: u32) -> usize {
+    let lead = key.leading().checked_shr(u64::BITS - bits).unwrap_or(0);
+    usize::try_from(lead).expect("there are at most as many parts as a table has places")
+}
+
+// The place of nobody: there are never so many.
+const NOBODY: u32 = u32::MAX;
 // Longer than it takes to ask all contacts whether they are there, which is when most names come.
 const FRESH: Duration = Duration::from_secs(15 * 60);
 // Half of all nodes have left after some three hours, so of those named an hour ago a sixth has.

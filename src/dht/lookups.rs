@@ -163,7 +163,7 @@ impl Node {
         let mut near = std::mem::take(&mut self.near);
         let failed = lookup.has_failed();
         let count = if failed { CANDIDATES_MAX } else { STARTING_CONTACTS };
-        let usable = |c: &super::bucket::Contact| failed || !self.unreachable.has(now, &c.addr);
+        let usable = |c: &super::bucket::Contact| failed || !self.unreachable.has(now, &c.addr());
         self.table.closest(lookup.target, count, usable, &mut near);
         for contact in near.drain(..) {
             let rtt = self.table.rtt(&contact.addr);

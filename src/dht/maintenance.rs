@@ -391,7 +391,7 @@ impl Node {
         let at = self.rng.below(self.table.len());
         let any = self.table.contacts().nth(at);
         let latest = self.table.contacts().max_by_key(|c| c.replied);
-        let contacts: Vec<_> = any.into_iter().chain(latest).map(|c| (c.id, c.addr)).collect();
+        let contacts: Vec<_> = any.into_iter().chain(latest).map(|c| (c.id, c.addr())).collect();
         for (id, addr) in contacts {
             self.recheck(now, id, addr);
         }

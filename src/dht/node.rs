@@ -117,7 +117,7 @@ impl Node {
             flows: Flows::new(config.flows_per_second),
             line: Line::default(),
             bulk: Bulk::default(),
-            closest: ClosestCache::default(),
+            closest: ClosestCache::new(),
             announcer: Announcer::new(config.flows_per_second),
             next_name: 0,
             server: Server::new(now, config.family, id, &mut rng),
@@ -281,7 +281,7 @@ impl Node {
 
     /// The contacts in the table, farthest first.
     pub fn contacts(&self) -> impl Iterator<Item = (NodeId, SocketAddr)> + '_ {
-        self.table.contacts().map(|contact| (contact.id, contact.addr))
+        self.table.contacts().map(|contact| (contact.id, contact.addr()))
     }
 
     /// About how many nodes of this family answer in the whole network, from the lookups of late.

@@ -135,7 +135,7 @@ impl Node {
                 self.look_around(now);
             }
             Reachability::Unknown | Reachability::Reachable => {
-                let public = self.table.contacts().filter(|c| !is_private(c.addr.ip())).count();
+                let public = self.table.contacts().filter(|c| !is_private(c.ip())).count();
                 let says_nothing = public < PUBLIC_CONTACTS_MIN
                     || self.reach.written_to.is_full()
                     || self.is_link_dead();

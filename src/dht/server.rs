@@ -18,7 +18,7 @@ use super::sampling::Sampling;
 use super::stats::Stats;
 use super::table::{Near, Table};
 use super::tokens::{TOKEN_LEN, Tokens};
-use crate::base::addr::{Family, is_private};
+use crate::base::addr::{Family, PackedAddr, is_private};
 use crate::base::bounded::TokenBucket;
 use crate::base::limits::DATAGRAM_SEND_MAX;
 use crate::base::{Instant, Key, NodeId, Rng};
@@ -294,9 +294,9 @@ enum Brings {
 
 // Contacts of a private network mean nothing to somebody outside.
 fn closest_for(table: &Table, target: Key, asker: SocketAddr, near: &mut Vec<Near>) {
-    let inside = is_private(asker.ip());
+    let (inside, asker) = (is_private(asker.ip()), PackedAddr::from(asker));
     let usable = |c: &super::bucket::Contact| {
-        c.failures == 0 && c.addr != asker && (inside || !is_private(c.addr.ip()))
+        c.failures == 0 && !c.is_at(asker) && (inside || !is_private(c.ip()))
     };
     table.closest(target, K, usable, near);
 }

@@ -4,16 +4,18 @@
 //! are exempt. An endpoint that answers with another id than before loses its place. Sends
 //! nothing: what to ping and what to refresh is handed to `maintenance`.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use self::endpoints::Endpoints;
 use super::bucket::{Bucket, Contact, K, Place};
 use super::event::SavedContact;
 use super::security::is_valid_id;
-use crate::base::addr::is_private;
+use crate::base::addr::{PackedAddr, is_private};
 use crate::base::bounded::LimitedMap;
 use crate::base::{Distance, Instant, Key, NodeId, Rng};
+
+mod endpoints;
 
 /// A contact as a lookup or an answer needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +43,7 @@ pub(super) struct Table {
     enforce_node_ids: bool,
     // The index is the number of leading bits shared with `own`; grows to the deepest in use.
     buckets: Vec<Bucket>,
-    endpoints: BTreeMap<SocketAddr, NodeId>,
+    endpoints: Endpoints,
     id_changes: LimitedMap<SocketAddr, IdChange>,
 }
 
@@ -57,7 +59,7 @@ impl Table {
             own,
             enforce_node_ids,
             buckets: Vec::new(),
-            endpoints: BTreeMap::new(),
+            endpoints: Endpoints::default(),
             id_changes: LimitedMap::new(ID_CHANGES_MAX),
         }
     }
@@ -79,26 +81,30 @@ impl Table {
 
     /// Do most public contacts keep BEP 42? Then who does not is suspect.
     pub fn ids_follow(&self) -> bool {
-        let public = || self.contacts().filter(|c| !is_private(c.addr.ip()));
+        let public = || self.contacts().filter(|c| !is_private(c.ip()));
         let valid = public().filter(|c| c.valid_id).count();
         valid >= K && valid * 2 >= public().count()
     }
 
     /// Is exactly this node in the table?
     pub fn has(&self, id: NodeId, addr: &SocketAddr) -> bool {
-        self.endpoints.get(addr) == Some(&id)
+        self.id_at(addr) == Some(id)
     }
 
     /// Has whoever is at this endpoint answered us?
     pub fn has_endpoint(&self, addr: &SocketAddr) -> bool {
-        self.endpoints.contains_key(addr)
+        self.endpoints.bucket_of((*addr).into()).is_some()
     }
 
     /// The smoothed round trip of the contact at `addr`.
     pub fn rtt(&self, addr: &SocketAddr) -> Option<Duration> {
-        let id = *self.endpoints.get(addr)?;
-        let bucket = self.buckets.get(self.index(id))?;
-        bucket.contacts().iter().find(|c| c.addr == *addr).map(|c| c.rtt)
+        self.contact_at(addr).map(Contact::rtt)
+    }
+
+    fn contact_at(&self, addr: &SocketAddr) -> Option<&Contact> {
+        let addr = PackedAddr::from(*addr);
+        let bucket = self.buckets.get(self.endpoints.bucket_of(addr)?)?;
+        bucket.contacts().iter().find(|c| c.is_at(addr))
     }
 
     /// `id` at `addr` answered a query of ours. True in the second place if the endpoint had
@@ -110,7 +116,7 @@ impl Table {
         addr: SocketAddr,
         rtt: Duration,
     ) -> (Admission, bool) {
-        let known = self.endpoints.get(&addr).copied();
+        let known = self.id_at(&addr);
         if known == Some(id) {
             let index = self.index(id);
             if let Some(contact) = self.buckets[index].find(id) {
@@ -125,60 +131,49 @@ impl Table {
             let recent = now.since(change.last) < ID_CHANGE_MEMORY;
             *change = IdChange { times: if recent { change.times + 1 } else { 1 }, last: now };
         }
-        let contact = Contact {
-            id,
-            addr,
-            known_since: now,
-            replied: now,
-            asked: now,
-            rtt,
-            prior_secs: 0,
-            failures: 0,
-            valid_id: is_valid_id(id, addr.ip()),
-        };
-        (self.admit(now, contact), known.is_some())
+        (self.admit(now, Contact::new(now, id, addr, rtt)), known.is_some())
     }
 
     fn admit(&mut self, now: Instant, contact: Contact) -> Admission {
-        if contact.id == self.own || self.is_shifty(now, &contact.addr) {
+        let addr = contact.addr();
+        if contact.id == self.own || self.is_shifty(now, &addr) {
             return Admission::Outside;
         }
         if self.enforce_node_ids && !contact.valid_id {
             return Admission::Outside;
         }
-        if let Some((rival, id)) = self.same_ip(&contact.addr) {
-            let index = self.index(id);
-            let failing = self.buckets[index].find(id).is_none_or(|c| c.failures > 0);
+        if let Some((rival, index)) = self.same_ip(&addr) {
+            let failing = self.buckets[index].find_at(rival).is_none_or(|c| c.failures > 0);
             if !failing {
                 return Admission::Outside;
             }
-            self.remove(&rival);
+            self.remove(&rival.get());
         }
-        let (id, addr, index) = (contact.id, contact.addr, self.index(contact.id));
+        let index = self.index(contact.id);
         while self.buckets.len() <= index {
             self.buckets.push(Bucket::new(self.buckets.len()));
         }
         match self.buckets[index].offer(contact) {
             Place::Added => {}
             Place::Replaced(old) => {
-                self.endpoints.remove(&old);
+                self.endpoints.remove(old);
             }
             Place::Spare | Place::Refused => return Admission::Outside,
         }
-        self.endpoints.insert(addr, id);
+        self.endpoints.insert(addr.into(), index);
         Admission::Added
     }
 
     /// The id under which the endpoint is known.
     pub fn id_at(&self, addr: &SocketAddr) -> Option<NodeId> {
-        self.endpoints.get(addr).copied()
+        self.contact_at(addr).map(|contact| contact.id)
     }
 
     /// The contacts at the distance of `id` that nobody has heard of for a while.
     pub fn unheard_beside(&self, now: Instant, id: NodeId) -> Vec<(NodeId, SocketAddr)> {
         let bucket = self.buckets.get(self.index(id)).map(Bucket::contacts).unwrap_or_default();
         let unheard = bucket.iter().filter(|c| now.since(c.replied.max(c.asked)) >= UNHEARD_MIN);
-        unheard.map(|c| (c.id, c.addr)).collect()
+        unheard.map(|c| (c.id, c.addr())).collect()
     }
 
     // An endpoint that keeps changing its id is given no place for a while.
@@ -189,17 +184,13 @@ impl Table {
     }
 
     // The contact with the public IP of `addr`, at whatever port.
-    fn same_ip(&self, addr: &SocketAddr) -> Option<(SocketAddr, NodeId)> {
-        if is_private(addr.ip()) {
-            return None;
-        }
-        let (low, high) = (SocketAddr::new(addr.ip(), 0), SocketAddr::new(addr.ip(), u16::MAX));
-        self.endpoints.range(low..=high).next().map(|(addr, id)| (*addr, *id))
+    fn same_ip(&self, addr: &SocketAddr) -> Option<(PackedAddr, usize)> {
+        if is_private(addr.ip()) { None } else { self.endpoints.with_ip(addr.ip()) }
     }
 
     /// Would it be worth a ping to know whether `id` at `addr` is really there?
     pub fn wants(&self, now: Instant, id: NodeId, addr: &SocketAddr) -> bool {
-        if id == self.own || self.endpoints.contains_key(addr) || self.is_shifty(now, addr) {
+        if id == self.own || self.has_endpoint(addr) || self.is_shifty(now, addr) {
             return false;
         }
         if self.enforce_node_ids && !is_valid_id(id, addr.ip()) {
@@ -212,11 +203,11 @@ impl Table {
     /// The contact at `addr` left a query of that time unanswered. Of several that were under way
     /// together one counts, and none if it answered another meanwhile.
     pub fn on_failure(&mut self, now: Instant, addr: &SocketAddr, sent: Instant) {
-        let Some(id) = self.endpoints.get(addr).copied() else { return };
-        let index = self.index(id);
+        let packed = PackedAddr::from(*addr);
+        let Some(index) = self.endpoints.bucket_of(packed) else { return };
         let bucket = &mut self.buckets[index];
         let has_spare = !bucket.spares().is_empty();
-        let Some(contact) = bucket.find(id) else { return };
+        let Some(contact) = bucket.find_at(packed) else { return };
         if contact.replied > sent || (contact.failures > 0 && contact.asked > sent) {
             return;
         }
@@ -237,8 +228,8 @@ impl Table {
 
     /// Takes the contact at `addr` out.
     pub fn remove(&mut self, addr: &SocketAddr) {
-        if let Some(id) = self.endpoints.remove(addr) {
-            let index = self.index(id);
+        let addr = PackedAddr::from(*addr);
+        if let Some(index) = self.endpoints.remove(addr) {
             self.buckets[index].remove(addr);
         }
     }
@@ -277,7 +268,7 @@ impl Table {
                     continue;
                 }
                 out.truncate(count - 1);
-                out.insert(at, Near { distance, id: contact.id, addr: contact.addr });
+                out.insert(at, Near { distance, id: contact.id, addr: contact.addr() });
                 if out.len() == count {
                     bound = out.last().map_or(u64::MAX, |last| last.distance.leading());
                 }
@@ -308,8 +299,8 @@ impl Table {
         now: Instant,
         skip: impl Fn(&SocketAddr) -> bool,
     ) -> Option<(NodeId, SocketAddr)> {
-        let due = self.contacts().filter(|c| c.due() <= now && !skip(&c.addr));
-        due.min_by_key(|c| c.due()).map(|c| (c.id, c.addr))
+        let due = self.contacts().filter(|c| c.due() <= now && !skip(&c.addr()));
+        due.min_by_key(|c| c.due()).map(|c| (c.id, c.addr()))
     }
 
     /// A lookup goes to `target`: its part of the key space is fresh.
@@ -363,8 +354,8 @@ impl Table {
             .filter(|c| c.failures == 0)
             .map(|c| SavedContact {
                 id: c.id,
-                addr: c.addr,
-                rtt_micros: u32::try_from(c.rtt.as_micros()).ok(),
+                addr: c.addr(),
+                rtt_micros: u32::try_from(c.rtt().as_micros()).ok(),
                 age_secs: c.age_secs(),
             })
             .collect()

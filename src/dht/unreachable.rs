@@ -7,59 +7,68 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::base::Instant;
-use crate::base::bounded::LimitedMap;
+use crate::base::addr::PackedAddr;
+use crate::base::recent::{Dated, RecentMap};
 
 /// Remembers who did not answer.
 #[derive(Debug)]
-pub(super) struct Unreachable(LimitedMap<SocketAddr, Failures>);
+pub(super) struct Unreachable(RecentMap<PackedAddr, Failures>);
 
 #[derive(Debug, Clone, Copy)]
 struct Failures {
-    times: u32,
     last: Instant,
-    retried: Option<Instant>,
+    // From when on a lost query may be sent once more.
+    retry_from: Instant,
+    times: u32,
+}
+
+impl Dated for Failures {
+    fn when(&self) -> Instant {
+        self.last
+    }
 }
 
 impl Unreachable {
     pub fn new() -> Self {
-        Self(LimitedMap::new(ENDPOINTS_MAX))
+        Self(RecentMap::new(ENDPOINTS_MAX, MEMORY))
     }
 
     /// A query to `addr` has not been answered in time. If it is in the end, `on_alive` follows.
     pub fn on_silent(&mut self, now: Instant, addr: SocketAddr) {
-        let failures =
-            self.0.get_or_insert_with(addr, || Failures { times: 0, last: now, retried: None });
-        failures.times = failures.times.saturating_add(1);
-        failures.last = now;
-        // Two go for each that comes, so the long forgotten do not add up.
-        for _ in 0..2 {
-            let oldest = self.0.oldest();
-            if oldest.is_none_or(|(_, failures)| now.since(failures.last) < MEMORY) {
-                return;
+        let addr = PackedAddr::from(addr);
+        match self.0.get_mut(&addr) {
+            Some(failures) => {
+                failures.times = failures.times.saturating_add(1);
+                failures.last = now;
             }
-            self.0.pop_oldest();
+            None => {
+                let failures = Failures { last: now, retry_from: Instant::ZERO, times: 1 };
+                self.0.insert(now, addr, failures);
+            }
         }
     }
 
     /// `addr` spoke.
     pub fn on_alive(&mut self, addr: &SocketAddr) {
-        self.0.remove(addr);
+        if !self.0.is_empty() {
+            self.0.remove(&(*addr).into());
+        }
     }
 
     /// May a lost query to `addr` be sent once more? Yes once in ten minutes, whichever lookup asks:
     /// many lookups at once must not multiply what a silent third party gets.
     pub fn may_retry(&mut self, now: Instant, addr: &SocketAddr) -> bool {
-        let Some(failures) = self.0.get_mut(addr) else { return true };
-        let spent = failures.retried.is_some_and(|at| now.since(at) < RETRY_PAUSE);
-        if !spent {
-            failures.retried = Some(now);
+        let Some(failures) = self.0.get_mut(&(*addr).into()) else { return true };
+        let may = now >= failures.retry_from;
+        if may {
+            failures.retry_from = now + RETRY_PAUSE;
         }
-        !spent
+        may
     }
 
     /// Should `addr` be left alone for now?
     pub fn has(&self, now: Instant, addr: &SocketAddr) -> bool {
-        self.0.peek(addr).is_some_and(|failures| {
+        self.0.get(&(*addr).into()).is_some_and(|failures| {
             let doublings = failures.times.saturating_sub(2).min(4);
             failures.times >= 2 && now.since(failures.last) < PAUSE * (1 << doublings)
         })
@@ -67,7 +76,8 @@ impl Unreachable {
 
     /// Has `addr` been silent lately, be it once? For what can do without it.
     pub fn has_been_silent(&self, now: Instant, addr: &SocketAddr) -> bool {
-        self.0.peek(addr).is_some_and(|failures| now.since(failures.last) < SILENCE)
+        let failures = self.0.get(&(*addr).into());
+        failures.is_some_and(|failures| now.since(failures.last) < SILENCE)
     }
 
     /// The network was away: none of it counts.
@@ -76,7 +86,7 @@ impl Unreachable {
     }
 }
 
-/// Endpoints remembered, at some 100 bytes; the longest silent is forgotten first. Around each of 10,000
+/// Endpoints remembered, at some 70 bytes; the longest silent are forgotten first. Around each of 10,000
 /// torrents that are kept announced three of the eleven closest nodes are gone.
 const ENDPOINTS_MAX: usize = 32_768;
 /// As long as the longest interval between two announces of a torrent, and a little more.
@@ -123,7 +133,7 @@ mod tests {
         for n in 0..40_000u16 {
             dead.on_silent(at(0), SocketAddr::from(([1, 2, 3, 4], n)));
         }
-        assert_eq!(dead.0.len(), ENDPOINTS_MAX);
+        assert!((ENDPOINTS_MAX * 7 / 8..=ENDPOINTS_MAX).contains(&dead.0.len()));
     }
 
     #[test]

@@ -7,27 +7,29 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::base::Instant;
-use crate::base::addr::{Family, is_private, is_sendable, wide_network};
-use crate::base::bounded::LimitedMap;
+use crate::base::addr::{Family, PackedAddr, is_private, is_sendable, wide_network};
+use crate::base::bounded::push_snugly;
 
 /// Counts votes about our external address.
 #[derive(Debug)]
 pub struct AddressVote {
     family: Family,
-    votes: LimitedMap<IpAddr, Vote>,
+    // One for each network, the longest silent first.
+    votes: Vec<Vote>,
     winner: Option<SocketAddr>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Vote {
-    seen_at: SocketAddr,
+    network: IpAddr,
+    seen_at: PackedAddr,
     when: Instant,
 }
 
 impl AddressVote {
     /// No votes yet.
     pub fn new(family: Family) -> Self {
-        Self { family, votes: LimitedMap::new(NETWORKS_COUNTED_MAX), winner: None }
+        Self { family, votes: Vec::new(), winner: None }
     }
 
     /// The endpoint that enough networks agreed on, with the port that the last of them named.
@@ -44,7 +46,7 @@ impl AddressVote {
         if !usable {
             return None;
         }
-        self.votes.insert(wide_network(voter), Vote { seen_at, when: now });
+        self.keep(Vote { network: wide_network(voter), seen_at: seen_at.into(), when: now });
         let current = self.winner.map(|addr| addr.ip());
         if current == Some(seen_at.ip()) {
             self.winner = Some(seen_at);
@@ -52,18 +54,27 @@ impl AddressVote {
         }
         let count = |ip: IpAddr| {
             let fresh = |vote: &Vote| now.since(vote.when) < VOTE_AGE_MAX;
-            self.votes.iter().filter(|(_, v)| v.seen_at.ip() == ip && fresh(v)).count()
+            self.votes.iter().filter(|v| v.seen_at.ip() == ip && fresh(v)).count()
         };
         let (challenger, holder) = (count(seen_at.ip()), current.map_or(0, count));
         let needed = if current.is_some() { VOTES_TO_CHANGE_MIN } else { VOTES_TO_WIN_MIN };
         // All other opinions together, not only the holder, have to be clearly fewer.
-        let others = self.votes.iter().filter(|(_, v)| now.since(v.when) < VOTE_AGE_MAX).count();
+        let others = self.votes.iter().filter(|v| now.since(v.when) < VOTE_AGE_MAX).count();
         let others = (others - challenger).max(holder);
         if challenger < needed || challenger < others * 3 / 2 {
             return None;
         }
         self.winner = Some(seen_at);
         Some(seen_at.ip())
+    }
+
+    fn keep(&mut self, vote: Vote) {
+        if let Some(at) = self.votes.iter().position(|v| v.network == vote.network) {
+            self.votes.remove(at);
+        } else if self.votes.len() >= NETWORKS_COUNTED_MAX {
+            self.votes.remove(0);
+        }
+        push_snugly(&mut self.votes, vote);
     }
 }
 

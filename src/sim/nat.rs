@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::chance::mix;
 use crate::base::Instant;
+use crate::base::addr::PackedAddr;
 
 /// Kinds of address translation and filtering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,7 +48,7 @@ impl Nat {
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     nat: Nat,
-    written: BTreeMap<SocketAddr, Instant>,
+    written: BTreeMap<PackedAddr, Instant>,
     last: Option<Instant>,
     // Remembered endpoints that were fresh when it was last tidied up.
     kept: usize,
@@ -66,7 +67,7 @@ impl Gate {
     pub fn on_sent(&mut self, now: Instant, own: SocketAddr, to: SocketAddr) -> SocketAddr {
         self.last = Some(now);
         if !self.nat.is_reachable() {
-            self.written.insert(to, now);
+            self.written.insert(to.into(), now);
             if self.written.len() > 2 * self.kept + TIDY_MIN {
                 let memory = self.nat.memory();
                 self.written.retain(|_, at| now.since(*at) < memory);
@@ -83,7 +84,7 @@ impl Gate {
             Nat::Open => true,
             Nat::FullCone => self.last.as_ref().is_some_and(fresh),
             Nat::Restricted | Nat::Symmetric | Nat::Firewall => {
-                self.written.get(&from).is_some_and(fresh)
+                self.written.get(&from.into()).is_some_and(fresh)
             }
         };
         has_mapping && to == self.outside(own, from)

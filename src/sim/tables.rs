@@ -44,10 +44,9 @@ pub fn miniatures() -> Document {
 }
 
 /// One of the scenarios at its own size, which takes from minutes to hours.
-pub fn whole(named: Named) -> Document {
+pub fn full_size(named: Named) -> Options {
     let (nodes, time) = named.usual_size();
-    let table = Run::new(named.options(SEED, nodes, time)).finish();
-    document(named, &table)
+    named.options(SEED, nodes, time)
 }
 
 /// A table as a file.

@@ -40,7 +40,7 @@ fn near(table: &Table, target: Key, count: usize) -> Vec<NodeId> {
 fn check(table: &Table) {
     assert_eq!(table.contacts().count(), table.len());
     for contact in table.contacts() {
-        assert!(table.has(contact.id, &contact.addr));
+        assert!(table.has(contact.id, &contact.addr()));
     }
 }
 
@@ -139,8 +139,8 @@ fn failing_contact_makes_room_for_a_spare() {
     assert_eq!(table.contacts().count(), 8);
     table.on_failure(at(21), &loopback(0), at(21));
     // The spare that answered last came in.
-    assert!(table.contacts().any(|c| c.addr == loopback(9)) && table.len() == 8);
-    assert!(!table.contacts().any(|c| c.addr == loopback(0)));
+    assert!(table.contacts().any(|c| c.addr() == loopback(9)) && table.len() == 8);
+    assert!(!table.contacts().any(|c| c.addr() == loopback(0)));
     check(&table);
 }
 
@@ -220,7 +220,7 @@ fn newcomer_replaces_who_fails_or_breaks_the_id_rule_or_is_much_slower() {
     }
     let id = valid(public(10));
     assert_eq!(admit(&mut table, at(1), id, public(10)), Admission::Added);
-    assert!(!table.contacts().any(|c| c.addr == public(7)));
+    assert!(!table.contacts().any(|c| c.addr() == public(7)));
     let id = valid(public(11));
     assert_eq!(admit(&mut table, at(1), id, public(11)), Admission::Outside);
     // Much faster than somebody young.
@@ -346,8 +346,8 @@ proptest! {
                 _ => table.remove(&addr),
             }
             prop_assert_eq!(table.contacts().count(), table.len());
-            prop_assert!(table.contacts().all(|c| table.has(c.id, &c.addr)));
-            let mut ips: Vec<_> = table.contacts().map(|c| c.addr.ip()).collect();
+            prop_assert!(table.contacts().all(|c| table.has(c.id, &c.addr())));
+            let mut ips: Vec<_> = table.contacts().map(|c| c.addr().ip()).collect();
             ips.sort_unstable();
             ips.dedup();
             prop_assert_eq!(ips.len(), table.len());

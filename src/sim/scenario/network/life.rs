@@ -108,6 +108,7 @@ impl Run {
         if let Some(citizen) = gone.filter(|_| !person.kind.is_forgetful) {
             person.id = Some(citizen.node().id());
             person.saved = citizen.node().saved();
+            person.saved.shrink_to_fit();
         }
         self.forget_searches(host);
         slots.into_iter().for_each(|slot| self.appoint(slot));
