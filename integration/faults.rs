@@ -1,7 +1,10 @@
 //! Every kind of disk call fails once, the n-th of its kind (strace injects it): the error is named
 //! or survived, nothing is reported that is not there, and the next run makes it whole.
 
-use crate::world::{Content, Launch, Script, Seeder, World, have, installed, secs};
+use trackless::base::InfoHash;
+use trackless::driver::resume::Place;
+
+use crate::world::{Content, Launch, Script, Seeder, Sharing, World, have, installed, secs};
 
 fn each_call_fails_once(calls: &str, error: &str, times: &[usize]) {
     if !have(installed("strace").and_then(|()| permitted())) {
@@ -56,4 +59,36 @@ fn failed_opens_and_folders_are_named_or_survived() {
     each_call_fails_once("mkdir,mkdirat", "EACCES", &[1, 2, 3, 4]);
     // The first few are the dynamic linker's.
     each_call_fails_once("pread64,preadv,preadv2", "EIO", &[6, 7, 9]);
+}
+
+// A crowd may hold all descriptors in the moment in which a seed records what it has checked. Once it
+// ended then, and its port was closed to the honest.
+#[test]
+fn seed_that_finds_no_descriptor_for_its_record_goes_on() {
+    if !have(installed("strace").and_then(|()| permitted())) {
+        return;
+    }
+    let (world, content) = (World::new(), Content::single(96, 300_000, 32_768));
+    let there = world.folder("there");
+    content.write_to(&there);
+    let torrent = world.dir().join("it.torrent");
+    std::fs::write(&torrent, content.torrent()).unwrap();
+    // Three times, and for ever.
+    for when in ["1..3", "1+"] {
+        let addr = world.addr();
+        let state = world.folder(&format!("state-{}", addr.ip()));
+        let info_hash = InfoHash::new(content.info_hash());
+        let place = Place::new(&state, info_hash, &there.canonicalize().unwrap());
+        let record = place.parts().with_extension("state.tmp");
+        let inject = format!("inject=openat:error=EMFILE:when={when}");
+        let strace = ["-f", "-qq", "-o", "/dev/null", "-P", record.to_str().unwrap()];
+        let share = world.trackless_at(addr, ["share", "--no-dht"]).arg(&torrent).arg("--data");
+        let strace = strace.into_iter().chain(["-e", "trace=openat", "-e", &inject]);
+        let program = share.arg(&there).behind("strace", strace).start();
+        let sharing = Sharing::new(program, addr);
+        let out = world.folder(&format!("out-{when}"));
+        let ended = world.get(&sharing.magnet, &out, &[addr]).run(secs(60));
+        ended.expect(0, &format!("no descriptor for the record, {when}"));
+        content.assert_in(&out);
+    }
 }

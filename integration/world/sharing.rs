@@ -63,8 +63,8 @@ impl Shared {
         let out = self.world.folder(&format!("out-{}", addr.ip()));
         self.world
             .get_at(addr, &self.sharing.magnet, &out, &[self.sharing.addr])
-            // A full seed lets a newcomer in when one of those that take nothing had its minute.
-            .run(secs(200))
+            // A full seed lets a newcomer in when one of those that take nothing had its time.
+            .run(secs(90))
             .expect(0, what);
         self.content.assert_in(&out);
         self.sharing.program.expect_alive(what);

@@ -414,10 +414,12 @@ impl Shared {
                 let Some(opened) = storage.opened().filter(|_| !storage.has_failed()) else {
                     continue;
                 };
-                if let Err(e) = opened.save()
-                    && storage.fail()
-                {
-                    self.push(&mut vec![(id, DiskEvent::Failed(e))]);
+                match opened.save() {
+                    // The next time there may be a descriptor for it.
+                    Err(e) if e.kind != DiskErrorKind::Busy && storage.fail() => {
+                        self.push(&mut vec![(id, DiskEvent::Failed(e))]);
+                    }
+                    Ok(()) | Err(_) => {}
                 }
             }
             queues = locked(&self.queues);

@@ -170,13 +170,16 @@ impl EventLoop {
 
     fn on_input(&mut self, now: Instant, input: Input) {
         match input {
-            Input::Accepted(stream, addr) => match self.engine.accept(now, addr) {
-                Some(conn) => {
-                    let handle = tcp::start(conn, stream, self.inputs_in.clone());
-                    self.handles.insert(conn, handle);
+            Input::Accepted(stream, addr, ahead) => {
+                match self.engine.accept(now, addr) {
+                    Some(conn) => {
+                        let handle = tcp::start(conn, stream, self.inputs_in.clone());
+                        self.handles.insert(conn, handle);
+                    }
+                    None => tcp::refuse(stream),
                 }
-                None => tcp::refuse(stream),
-            },
+                drop(ahead);
+            }
             Input::Connected(conn, stream) => {
                 if self.engine.handle_connected(now, conn) {
                     let handle = tcp::start(conn, stream, self.inputs_in.clone());

@@ -6,6 +6,7 @@ mod add;
 mod clock;
 mod command;
 pub mod create;
+mod descriptors;
 mod dht;
 pub mod disk;
 mod dns;

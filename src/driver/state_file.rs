@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::base::hash;
+use crate::driver::descriptors::patiently;
 
 /// Why a state file was not used.
 #[derive(Debug, thiserror::Error)]
@@ -84,18 +85,20 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
         return Err(e);
     }
-    File::open(dir)?.sync_all()
+    patiently(|| File::open(dir))?.sync_all()
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    let mut file = patiently(|| options.open(path))?;
     file.write_all(bytes)?;
     file.sync_all()
 }
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(FILE_LEN_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    patiently(|| File::open(path))?.take(FILE_LEN_MAX as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -204,8 +204,11 @@ impl Opened {
             unsure: AtomicBool::new(checked.broken_off),
         };
         opened.make_empty_files()?;
-        opened.save()?;
-        Ok(opened)
+        match opened.save() {
+            // What is here is known all the same, and is recorded when there is a descriptor for it.
+            Err(e) if e.kind != DiskErrorKind::Busy => Err(e),
+            Ok(()) | Err(_) => Ok(opened),
+        }
     }
 
     pub(in crate::driver) fn layout(&self) -> &Layout {

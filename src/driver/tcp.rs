@@ -6,6 +6,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -13,7 +14,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::peer::ConnId;
@@ -23,8 +24,8 @@ use crate::wire::peer::Framer;
 /// What a connection's tasks tell the event loop.
 #[derive(Debug)]
 pub(super) enum Input {
-    /// A stranger connected.
-    Accepted(TcpStream, SocketAddr),
+    /// A stranger connected. The next one behind a few waits until this is dropped.
+    Accepted(TcpStream, SocketAddr, OwnedSemaphorePermit),
     /// A dial succeeded.
     Connected(ConnId, TcpStream),
     /// A dial failed.
@@ -51,6 +52,8 @@ pub(super) enum Item {
 pub(super) struct Handle {
     items: mpsc::Sender<Item>,
     reader: JoinHandle<()>,
+    // Dropped with the handle, and that is what it says.
+    _held: oneshot::Sender<()>,
 }
 
 impl Handle {
@@ -59,7 +62,8 @@ impl Handle {
         self.items.try_send(item).is_ok()
     }
 
-    /// Stops reading; the writer writes what is queued, for a moment, and closes.
+    /// Stops reading; the writer writes what is queued, for a moment, and closes. A peer that takes
+    /// nothing does not keep its descriptor any longer than that.
     pub(super) fn close(self) {
         self.reader.abort();
     }
@@ -69,15 +73,16 @@ impl Handle {
 pub(super) fn start(conn: ConnId, stream: TcpStream, inputs: mpsc::Sender<Input>) -> Handle {
     // Small messages must not wait for acknowledgements of earlier ones.
     let _ = stream.set_nodelay(true);
-    let (read, write) = stream.into_split();
+    let (read, write_half) = stream.into_split();
     let (items, queue) = mpsc::channel(ITEMS_QUEUED_MAX);
-    tokio::spawn(write_items(conn, write, queue, inputs.clone()));
+    let (held, let_go) = oneshot::channel();
+    tokio::spawn(write(write_items(conn, write_half, queue, inputs.clone()), let_go));
     let reader = tokio::spawn(async move {
         read_frames(conn, read, &inputs).await;
         // The loop may be gone already.
         let _ = inputs.send(Input::Closed(conn)).await;
     });
-    Handle { items, reader }
+    Handle { items, reader, _held: held }
 }
 
 async fn read_frames(conn: ConnId, mut read: OwnedReadHalf, inputs: &mpsc::Sender<Input>) {
@@ -131,6 +136,19 @@ fn split(framer: &mut Framer, buffer: &mut BytesMut, frames: &mut Vec<Bytes>) ->
     Split::More
 }
 
+// While the loop owns the connection there is no hurry; once it has let go of it, what is queued
+// gets a moment and no more, also if the peer was about to take it for ever.
+async fn write(items: impl Future<Output = ()>, let_go: oneshot::Receiver<()>) {
+    tokio::pin!(items);
+    tokio::select! {
+        () = &mut items => {}
+        _ = let_go => {
+            // What is cut off is what the peer did not want.
+            let _ = tokio::time::timeout(LAST_WORDS, items).await;
+        }
+    }
+}
+
 async fn write_items(
     conn: ConnId,
     mut write: OwnedWriteHalf,
@@ -149,43 +167,46 @@ async fn write_items(
                 }
             }
         }
-        // While the loop still owns the connection there is no hurry; once it has let go of it,
-        // what is queued gets a moment and no more.
-        let limit = if queue.is_closed() { LAST_WORDS } else { WRITE_STALL_MAX };
-        match tokio::time::timeout(limit, write_all(&mut write, &mut parts)).await {
-            Ok(Ok(written)) => {
-                // The loop may be gone already.
-                let _ = inputs.send(Input::Sent(conn, written)).await;
-            }
-            Ok(Err(_)) | Err(_) => {
-                let _ = inputs.send(Input::Closed(conn)).await;
+        let mut first = 0;
+        while first < parts.len() {
+            let some = write_some(&mut write, &mut parts, &mut first);
+            // Every step is told: a slow peer that takes its time is no peer that takes nothing.
+            let told = match tokio::time::timeout(WRITE_STALL_MAX, some).await {
+                Ok(Ok(written)) => Input::Sent(conn, written),
+                Ok(Err(_)) | Err(_) => Input::Closed(conn),
+            };
+            let is_over = matches!(told, Input::Closed(_));
+            // The loop may be gone already.
+            let _ = inputs.send(told).await;
+            if is_over {
                 return;
             }
         }
+        parts.clear();
     }
     let _ = write.shutdown().await;
 }
 
-// Writes all parts, many in one call, and empties the list. Returns how many bytes that were.
-async fn write_all(write: &mut OwnedWriteHalf, parts: &mut Vec<Bytes>) -> io::Result<usize> {
-    let total = parts.iter().map(Bytes::len).sum();
-    let mut first = 0;
-    while first < parts.len() {
-        let slices: Vec<IoSlice<'_>> =
-            parts[first..].iter().take(IOVECS_MAX).map(|p| IoSlice::new(p)).collect();
-        let mut written = write.write_vectored(&slices).await?;
-        if written == 0 && slices.iter().any(|s| !s.is_empty()) {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        while first < parts.len() && written >= parts[first].len() {
-            written -= parts[first].len();
-            first += 1;
-        }
-        if written > 0 {
-            parts[first].advance(written);
-        }
+// Writes what one call takes of the parts from `first` on, which moves. Returns how many bytes.
+async fn write_some(
+    write: &mut OwnedWriteHalf,
+    parts: &mut [Bytes],
+    first: &mut usize,
+) -> io::Result<usize> {
+    let slices: Vec<IoSlice<'_>> =
+        parts[*first..].iter().take(IOVECS_MAX).map(|p| IoSlice::new(p)).collect();
+    let total = write.write_vectored(&slices).await?;
+    if total == 0 && slices.iter().any(|s| !s.is_empty()) {
+        return Err(io::ErrorKind::WriteZero.into());
     }
-    parts.clear();
+    let mut written = total;
+    while *first < parts.len() && written >= parts[*first].len() {
+        written -= parts[*first].len();
+        *first += 1;
+    }
+    if written > 0 {
+        parts[*first].advance(written);
+    }
     Ok(total)
 }
 
@@ -219,13 +240,17 @@ async fn connect(addr: SocketAddr, from: Option<SocketAddr>) -> io::Result<TcpSt
     socket.connect(addr).await
 }
 
-/// Accepts for ever. When the system is out of descriptors it waits rather than spin.
+/// Accepts for ever, a few ahead of the loop: those that wait for it have descriptors already, and
+/// whoever has to leave for them still has one too. When the system is out of descriptors it waits
+/// rather than spin.
 pub(super) async fn accept(listener: TcpListener, inputs: mpsc::Sender<Input>) {
+    let ahead = Arc::new(Semaphore::new(ACCEPTED_AHEAD_MAX));
     loop {
+        let Ok(permit) = ahead.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, addr)) => {
                 let addr = crate::base::addr::canonical(addr);
-                if inputs.send(Input::Accepted(stream, addr)).await.is_err() {
+                if inputs.send(Input::Accepted(stream, addr, permit)).await.is_err() {
                     return;
                 }
             }
@@ -251,11 +276,13 @@ pub(super) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// As many connections as this process has descriptors for: one half of all, files take a quarter.
-/// Beyond them nobody could be accepted, not even to make room.
+/// As many connections as this process has descriptors for: one half of all, less those that are
+/// accepted ahead and those that are leaving for them; files take a quarter. Beyond them nobody could
+/// be accepted, not even to make room.
 pub(super) fn connections_possible() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    limit.and_then(|n| usize::try_from(n / 2).ok()).unwrap_or(usize::MAX)
+    let half = limit.and_then(|n| usize::try_from(n / 2).ok()).unwrap_or(usize::MAX);
+    half.saturating_sub(2 * ACCEPTED_AHEAD_MAX).max(1)
 }
 
 /// Closes at once, without a word: there is no room for this stranger.
@@ -269,6 +296,8 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const WRITE_STALL_MAX: Duration = Duration::from_secs(120);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that were accepted and wait for the loop, of each listening socket.
+const ACCEPTED_AHEAD_MAX: usize = 4;
 const BACKLOG: i32 = 1024;
 /// Bytes read at once from a connection that says little.
 const CHUNK_MIN: usize = 8 * 1024;

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, Mode, OFlags, SeekFrom};
 
+use crate::driver::descriptors::{is_out_of_descriptors, patiently};
 use crate::driver::resume::Stamp;
 use crate::driver::storage::errors::{conflict, disk_error};
 use crate::driver::storage::handles::{Handle, Handles};
@@ -358,13 +359,15 @@ impl FileSet {
         if let Some(handle) = self.handles.find(self.key, file, write) {
             return Ok(handle);
         }
-        let opened = loop {
-            match self.open_file(file, write) {
-                Ok(opened) => break opened,
-                Err(e) if is_out_of_descriptors(&e) && self.handles.close_one() => {}
-                Err(e) => return Err(self.error("opening", file, &e)),
+        let opened = patiently(|| {
+            loop {
+                match self.open_file(file, write) {
+                    Err(e) if is_out_of_descriptors(&e) && self.handles.close_one() => {}
+                    done => break done,
+                }
             }
-        };
+        });
+        let opened = opened.map_err(|e| self.error("opening", file, &e))?;
         let path = self.path(file);
         let meta = opened.metadata().map_err(|e| disk_error("opening", &path, &e))?;
         if !meta.is_file() {
@@ -431,8 +434,9 @@ impl Drop for FileSet {
 type Base = (OwnedFd, usize, Option<OwnedFd>);
 
 fn open_base(root: &Path, layout: &Layout, access: Access) -> Result<Base, DiskError> {
-    let io = |path: &Path, e: rustix::io::Errno| disk_error("opening", path, &e.into());
-    let dir = rustix::fs::open(root, FOLDER, Mode::empty()).map_err(|e| io(root, e))?;
+    let io = |path: &Path, e: io::Error| disk_error("opening", path, &e);
+    let dir = patiently(|| Ok(rustix::fs::open(root, FOLDER, Mode::empty())?));
+    let dir = dir.map_err(|e| io(root, e))?;
     let Some(first) = layout.files().iter().find(|f| !f.pad) else { return Ok((dir, 0, None)) };
     let top = first.path.iter().next().unwrap_or_default();
     let path = root.join(top);
@@ -443,14 +447,16 @@ fn open_base(root: &Path, layout: &Layout, access: Access) -> Result<Base, DiskE
         }
         let flags =
             OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = rustix::fs::openat(&dir, top, flags, NEW_FILE).map_err(|e| io(&path, e))?;
+        let file = patiently(|| Ok(rustix::fs::openat(&dir, top, flags, NEW_FILE)?));
+        let file = file.map_err(|e| io(&path, e))?;
         lock(&file, &path)?;
         return Ok((dir, 0, Some(file)));
     }
     if access == Access::Write {
         make_dir(&dir, top).map_err(|e| disk_error("making", &path, &e))?;
     }
-    let folder = rustix::fs::openat(&dir, top, FOLDER, Mode::empty()).map_err(|e| io(&path, e))?;
+    let folder = patiently(|| Ok(rustix::fs::openat(&dir, top, FOLDER, Mode::empty())?));
+    let folder = folder.map_err(|e| io(&path, e))?;
     if access == Access::Write {
         lock(&folder, &path)?;
     }
@@ -470,11 +476,6 @@ fn make_dir(at: &OwnedFd, name: &OsStr) -> io::Result<()> {
         Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(e) => Err(e.into()),
     }
-}
-
-fn is_out_of_descriptors(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 fn kind_of(meta: &Metadata) -> &'static str {

@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use crate::driver::descriptors::patiently;
 use crate::driver::resume::Stamp;
 use crate::driver::storage::errors::disk_error;
 use crate::driver::storage::handles::Handle;
@@ -70,7 +71,7 @@ impl Parts {
         let no_follow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
         let mut options = OpenOptions::new();
         options.read(true).write(write).create(write).custom_flags(no_follow);
-        let file = options.open(&self.path).map_err(error)?;
+        let file = patiently(|| options.open(&self.path)).map_err(error)?;
         Ok(held.insert(Arc::new(Handle { file, writable: write })).clone())
     }
 
