@@ -54,6 +54,12 @@ fn one_file_of_a_hundred_thousand_is_fetched_alone() {
     assert_eq!(folders, 1, "nobody asked for the others");
 }
 
+#[test]
+fn hundred_thousand_files_are_shared_and_fetched() {
+    let mut shared = Shared::of(Content::many(35, 100_000, 3, 16 << 10));
+    shared.expect_served("100 000 files");
+}
+
 // The whole of it is a hole; what is wanted is a small file behind it.
 #[test]
 fn small_file_of_a_tebibyte_is_fetched_alone() {

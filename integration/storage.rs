@@ -288,6 +288,46 @@ fn file_cut_while_it_is_shared_is_taken_back_and_the_rest_served() {
 }
 
 #[test]
+fn file_replaced_or_gone_while_it_is_shared_never_becomes_somebody_elses_bad_byte() {
+    type Damage = fn(&Path);
+    let cases: [(&str, Damage); 4] = [
+        ("replaced", |file| {
+            let other = file.with_extension("new");
+            std::fs::write(&other, vec![0; 777_777]).unwrap();
+            std::fs::rename(other, file).unwrap();
+        }),
+        ("overwritten", |file| {
+            use std::os::unix::fs::FileExt as _;
+            let there = std::fs::OpenOptions::new().write(true).open(file).unwrap();
+            there.write_all_at(&[0; 300_000], 100_000).unwrap();
+        }),
+        ("removed with its folder", |file| {
+            std::fs::remove_dir_all(file.parent().unwrap()).unwrap();
+        }),
+        ("forbidden", |file| permit(file, 0o000)),
+    ];
+    for (what, damage) in cases {
+        let mut shared = Shared::new();
+        damage(&shared.world.dir().join("there").join(&shared.content.name));
+        let out = shared.world.folder("out");
+        let ended = shared
+            .world
+            .get(&shared.sharing.magnet, &out, &[shared.sharing.addr])
+            .args(["--timeout", "5s"])
+            .run(secs(30));
+        // What is open is still there, whatever stands at its place.
+        match ended.code {
+            0 => shared.content.assert_in(&out),
+            code => assert!([4, 7].contains(&code), "{what}: {code}: {}", ended.stderr),
+        }
+        shared.sharing.program.expect_alive(what);
+        let ended = shared.sharing.program.terminate(secs(10));
+        assert_eq!(ended.code, 143, "{what}: {}", ended.stderr);
+        assert!(!ended.stderr.contains("panicked"), "{what}: {}", ended.stderr);
+    }
+}
+
+#[test]
 fn verify_names_what_is_bad_and_missing() {
     let world = World::new();
     let content = Content::tree(57, 300_000, 32_768);

@@ -9,9 +9,9 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use crate::base::budget::RateLimits;
 use crate::base::{InfoHash, Key, NodeId};
 use crate::dht::{self, Item, ItemKey};
-use crate::driver::{AddTorrent, ReadError, SessionEvent, SessionStatus};
+use crate::driver::{AddTorrent, Erased, ReadError, SessionEvent, SessionStatus};
 use crate::engine::{AddError, NodeEvent, TorrentId};
-use crate::swarm::{self, FileStatus, PeerStatus, ReaderId};
+use crate::swarm::{self, DiskError, FileStatus, PeerStatus, ReaderId};
 
 /// A torrent that was added: its name in the engine and its news.
 pub(super) type Added = (TorrentId, mpsc::Receiver<TorrentEvent>);
@@ -23,6 +23,8 @@ pub(super) enum Command {
     /// Another handle on a torrent.
     Attach(InfoHash, oneshot::Sender<Option<Added>>),
     Remove(TorrentId, oneshot::Sender<()>),
+    /// Removes it, and deletes what it wrote.
+    Erase(TorrentId, oneshot::Sender<Result<Erased, DiskError>>),
     Pause(TorrentId),
     Resume(TorrentId),
     /// Limits of one torrent, or of all together.

@@ -27,6 +27,7 @@ use crate::driver::storage::handles::Handles;
 use crate::driver::storage::{Storage, locked};
 use crate::swarm::{DiskError, DiskErrorKind, DiskEvent, DiskRequest, PieceIndex};
 
+pub use crate::driver::storage::erase::Erased;
 pub use crate::driver::storage::{StorageConfig, StorageMode};
 
 use worker::Worker;
@@ -44,6 +45,8 @@ enum Task {
     Fetch(Fetch),
     /// The torrent is closed: drop what is held of it.
     Forget,
+    /// The torrent is closed: delete what it wrote.
+    Erase(EraseReply),
 }
 
 impl Task {
@@ -52,13 +55,16 @@ impl Task {
         match self {
             Task::Do(request) => piece_of(request),
             Task::Fetch(fetch) => Some(fetch.piece.get()),
-            Task::Forget => None,
+            Task::Forget | Task::Erase(_) => None,
         }
     }
 
     // Reads are not waited for by jobs that must be alone.
     fn is_waited_for(&self) -> bool {
-        !matches!(self, Task::Do(DiskRequest::Read { .. }) | Task::Fetch(_) | Task::Forget)
+        match self {
+            Task::Do(request) => !matches!(request, DiskRequest::Read { .. }),
+            Task::Fetch(_) | Task::Forget | Task::Erase(_) => false,
+        }
     }
 }
 
@@ -72,6 +78,9 @@ pub(in crate::driver) struct Fetch {
 
 /// Called from a disk thread.
 pub(in crate::driver) type FetchReply = Box<dyn FnOnce(Result<Bytes, DiskError>) + Send>;
+
+/// Called from a disk thread.
+pub(in crate::driver) type EraseReply = Box<dyn FnOnce(Result<Erased, DiskError>) + Send>;
 
 /// The disk threads of a process.
 #[derive(Debug)]
@@ -124,6 +133,7 @@ impl DiskPool {
         let Some(entry) = queues.torrents.get_mut(&id) else { return };
         if let DiskRequest::Close = request {
             entry.storage.stop();
+            entry.is_closing = true;
         }
         // A read needs nothing but good data, which stays: it waits for no earlier job.
         if let DiskRequest::Read { .. } = request {
@@ -142,6 +152,29 @@ impl DiskPool {
             return;
         };
         self.shared.dispatch(&mut queues, Job { id, storage, task: Task::Fetch(fetch) });
+    }
+
+    /// The torrent is removed: it is closed, if it was not told to, and its data deleted if somebody
+    /// wants to hear of that; then it is not known any more.
+    pub(in crate::driver) fn remove(&self, id: u32, erase: Option<EraseReply>) {
+        let mut queues = locked(&self.shared.queues);
+        if let Some(storage) = queues.closed.remove(&id) {
+            if let Some(reply) = erase {
+                self.shared.erase(&mut queues, Job { id, storage, task: Task::Erase(reply) });
+            }
+            return;
+        }
+        let Some(entry) = queues.torrents.get_mut(&id) else {
+            drop(queues);
+            return erase.into_iter().for_each(|reply| reply(Ok(Erased::default())));
+        };
+        entry.is_removed = true;
+        entry.erase = erase;
+        if !std::mem::replace(&mut entry.is_closing, true) {
+            entry.storage.stop();
+            entry.held.push_back(DiskRequest::Close);
+            self.shared.release(&mut queues, id);
+        }
     }
 
     /// Moves the events since the last call to the end of `out`.
@@ -198,6 +231,8 @@ impl std::fmt::Debug for Shared {
 
 struct Queues {
     torrents: BTreeMap<u32, Entry>,
+    // Ended by themselves and not removed: what they wrote may still have to be deleted.
+    closed: BTreeMap<u32, Arc<Storage>>,
     lanes: Vec<Lane>,
     slow: VecDeque<Job>,
     // Jobs in lanes or in work, slow ones included. Threads end when there are none.
@@ -217,11 +252,24 @@ struct Entry {
     alone: bool,
     // Jobs that wait behind one that must be alone; its head is next.
     held: VecDeque<DiskRequest>,
+    is_closing: bool,
+    // Nobody will ask for it any more.
+    is_removed: bool,
+    // Who wants to hear that its data is deleted.
+    erase: Option<EraseReply>,
 }
 
 impl Entry {
     fn new(storage: Arc<Storage>) -> Entry {
-        Entry { storage, running: 0, alone: false, held: VecDeque::new() }
+        Entry {
+            storage,
+            running: 0,
+            alone: false,
+            held: VecDeque::new(),
+            is_closing: false,
+            is_removed: false,
+            erase: None,
+        }
     }
 }
 
@@ -230,6 +278,7 @@ impl Queues {
         let lane = |_| Lane { jobs: VecDeque::new(), idle: false };
         Queues {
             torrents: BTreeMap::new(),
+            closed: BTreeMap::new(),
             lanes: (0..lanes).map(lane).collect(),
             slow: VecDeque::new(),
             unfinished: 0,
@@ -333,20 +382,19 @@ impl Shared {
             if let Some(job) = queues.slow.pop_front() {
                 drop(queues);
                 let (id, storage) = (job.id, job.storage);
-                let Task::Do(request) = job.task else { unreachable!("only lanes forget") };
-                let ends = matches!(request, DiskRequest::Close);
-                let work = AssertUnwindSafe(|| self.work_alone(id, &storage, request));
+                let ends = matches!(job.task, Task::Do(DiskRequest::Close));
+                let work = AssertUnwindSafe(|| match job.task {
+                    Task::Do(request) => self.work_alone(id, &storage, request),
+                    Task::Erase(reply) => reply(storage.erase()),
+                    Task::Fetch(_) | Task::Forget => unreachable!("lanes do these"),
+                });
                 if catch_unwind(work).is_err() {
                     self.push(&mut vec![(id, internal_error())]);
                 }
                 queues = locked(&self.queues);
                 queues.unfinished -= 1;
                 if ends {
-                    queues.torrents.remove(&id);
-                    for lane in 0..queues.lanes.len() {
-                        let (storage, task) = (storage.clone(), Task::Forget);
-                        self.enqueue(&mut queues, lane, Job { id, storage, task });
-                    }
+                    self.on_closed(&mut queues, id, storage);
                 } else if let Some(entry) = queues.torrents.get_mut(&id) {
                     entry.alone = false;
                     self.release(&mut queues, id);
@@ -358,6 +406,26 @@ impl Shared {
             }
             queues = self.slow_waker.wait(queues).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    // Every lane forgets what it holds of the torrent; its data goes if that is wanted.
+    fn on_closed(&self, queues: &mut Queues, id: u32, storage: Arc<Storage>) {
+        for lane in 0..queues.lanes.len() {
+            let (storage, task) = (storage.clone(), Task::Forget);
+            self.enqueue(queues, lane, Job { id, storage, task });
+        }
+        let Some(entry) = queues.torrents.remove(&id) else { return };
+        if let Some(reply) = entry.erase {
+            self.erase(queues, Job { id, storage, task: Task::Erase(reply) });
+        } else if !entry.is_removed {
+            queues.closed.insert(id, storage);
+        }
+    }
+
+    fn erase(&self, queues: &mut Queues, job: Job) {
+        queues.unfinished += 1;
+        queues.slow.push_back(job);
+        self.slow_waker.notify_one();
     }
 
     fn work_alone(&self, id: u32, storage: &Storage, request: DiskRequest) {

@@ -34,6 +34,7 @@ pub use crate::engine::AddError;
 pub use add::{AddTorrent, Output, TorrentFileError};
 pub use command::{DhtStage, TorrentEvent, TorrentStatus};
 pub use dht::{Dht, DhtConfig, Pong, Sample, public_bootstrap};
+pub use disk::Erased;
 pub use events::{Events, SessionEvent};
 pub use lookup::{DhtError, Lookup, Outcome};
 pub use reader::{FileReader, ReadError};

@@ -107,6 +107,24 @@ impl Place {
         state_file::save(&self.record(), VERSION, record)
     }
 
+    /// Forgets the download, and the info dictionary if no other download needs it. What cannot be
+    /// removed is only untidy.
+    pub fn forget(&self) {
+        let _ = std::fs::remove_file(self.record());
+        let prefix = format!("{}-", self.info_hash);
+        let is_record = |entry: io::Result<std::fs::DirEntry>| {
+            entry.is_ok_and(|e| {
+                let name = e.file_name();
+                let name = name.to_string_lossy();
+                name.starts_with(&prefix) && name.ends_with(".state")
+            })
+        };
+        let mut left = std::fs::read_dir(&self.dir).into_iter().flatten();
+        if !left.any(is_record) {
+            let _ = std::fs::remove_file(info_path(&self.dir, &self.info_hash));
+        }
+    }
+
     /// Keeps the info dictionary, once.
     pub fn save_info(&self, info: &[u8]) -> io::Result<()> {
         let path = info_path(&self.dir, &self.info_hash);

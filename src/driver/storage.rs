@@ -9,6 +9,7 @@
 
 pub(in crate::driver) mod aligned;
 mod check;
+pub(in crate::driver) mod erase;
 pub(in crate::driver) mod errors;
 pub(in crate::driver) mod files;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use crate::swarm::{DiskError, DiskErrorKind, PieceIndex};
 use crate::wire::bitfield::Bitfield;
 use crate::wire::metainfo::Info;
 
+use erase::{Claim, Erased, Ours};
 use errors::disk_error;
 use files::{Access, FileSet};
 use handles::Handles;
@@ -65,6 +67,8 @@ pub(in crate::driver) struct Storage {
     opened: RwLock<Option<Arc<Opened>>>,
     stop: AtomicBool,
     failed: AtomicBool,
+    // What it may delete, since it was closed.
+    claim: Mutex<Option<Claim>>,
 }
 
 impl Storage {
@@ -75,6 +79,7 @@ impl Storage {
             opened: RwLock::new(None),
             stop: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            claim: Mutex::new(None),
         }
     }
 
@@ -116,8 +121,15 @@ impl Storage {
         let Some(opened) = self.opened() else { return Ok(()) };
         self.set(None);
         let saved = opened.save();
+        *locked(&self.claim) = Some(opened.claim());
         opened.files.close();
         saved
+    }
+
+    /// Deletes what it wrote, and what was remembered of it. It is closed by now; what could not be
+    /// opened has written nothing.
+    pub(in crate::driver) fn erase(&self) -> Result<Erased, DiskError> {
+        locked(&self.claim).take().map_or_else(|| Ok(Erased::default()), |claim| claim.erase())
     }
 
     fn set(&self, opened: Option<Arc<Opened>>) {
@@ -328,6 +340,32 @@ impl Opened {
             }
         }
         Ok(())
+    }
+
+    fn claim(&self) -> Claim {
+        let files = 0..self.layout().files().len();
+        Claim {
+            root: self.files.root().to_owned(),
+            layout: self.files.shared_layout(),
+            ours: files.map(|file| self.ours(file)).collect(),
+            parts: self.files.parts().path().to_owned(),
+            place: self.place.clone(),
+        }
+    }
+
+    fn ours(&self, file: usize) -> Ours {
+        if self.mode != StorageMode::Download || self.files.is_aside(file) {
+            return Ours::No;
+        }
+        if let Some(inode) = self.files.written_inode(file) {
+            return Ours::Yes(inode);
+        }
+        let good = locked(&self.good);
+        if self.layout().pieces_of_file(file).any(|piece| good.has(piece)) {
+            return Ours::Yes(self.files.inode(file));
+        }
+        drop(good);
+        if self.is_wanted(file) { Ours::IfEmpty } else { Ours::No }
     }
 
     fn is_wanted(&self, file: usize) -> bool {

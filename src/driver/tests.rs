@@ -368,3 +368,30 @@ async fn reader_of_a_torrent_that_goes_away_hears_of_it() {
     session.shutdown().await;
     assert_eq!(resolving.reader(0).await.err(), Some(ReadError::Ended));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn torrent_is_removed_with_the_data_that_it_downloaded_and_no_other() {
+    let content = content(500_000);
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let seeder = session(&[]).await;
+    let seeded = seed(&seeder, &content, from.path()).await;
+    let leecher = session(&[]).await;
+    let mut add = AddTorrent::new(content.info_hash).into_dir(to.path());
+    add.peers = seeder.local_addrs();
+    let mut torrent = leecher.add(add).await.unwrap();
+    wait_for(&mut torrent, |e| *e == Event::Finished).await;
+    std::fs::write(to.path().join("mine"), "mine").unwrap();
+    let erased = torrent.remove_with_data().await.unwrap();
+    assert_eq!((erased.files, erased.bytes, erased.kept.len()), (1, 500_000, 0));
+    assert!(leecher.torrents().await.is_empty());
+    let left: Vec<_> =
+        std::fs::read_dir(to.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["mine"]);
+    // It can be added again, and what is only shared is never deleted.
+    let add = AddTorrent::new(content.info_hash).into_dir(to.path());
+    assert!(leecher.add(add).await.is_ok());
+    assert_eq!(seeded.remove_with_data().await.unwrap(), Erased::default());
+    assert!(from.path().join("content.bin").exists());
+    leecher.shutdown().await;
+    seeder.shutdown().await;
+}

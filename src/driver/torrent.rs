@@ -7,9 +7,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::base::InfoHash;
 use crate::base::budget::RateLimits;
 use crate::driver::command::Command;
-use crate::driver::{FileReader, ReadError, TorrentEvent, TorrentStatus};
+use crate::driver::{Erased, FileReader, ReadError, TorrentEvent, TorrentStatus};
 use crate::engine::TorrentId;
-use crate::swarm::{FileStatus, PeerStatus};
+use crate::swarm::{DiskError, DiskErrorKind, FileStatus, PeerStatus};
 
 /// One torrent of a session. Dropping the handle leaves the torrent in the session.
 #[derive(Debug)]
@@ -85,6 +85,29 @@ impl Torrent {
     /// Ends it: peers are told, what is good is recorded.
     pub async fn remove(self) {
         self.ask(|reply| Command::Remove(self.id, reply)).await;
+    }
+
+    /// Ends it, and deletes what it downloaded: the files that it wrote or found to be right, folders
+    /// of it that are empty then, and what was recorded of it. What somebody else has put in the place
+    /// of a file stays, links are not followed, and data that was only shared is never touched.
+    ///
+    /// # Errors
+    ///
+    /// What could not be deleted first. Everything else is.
+    ///
+    /// ```no_run
+    /// # async fn example(torrent: trackless::driver::Torrent) -> Result<(), Box<dyn std::error::Error>> {
+    /// let erased = torrent.remove_with_data().await.map_err(|error| error.message)?;
+    /// println!("{} files, {} bytes; {} are not ours", erased.files, erased.bytes, erased.kept.len());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn remove_with_data(self) -> Result<Erased, DiskError> {
+        let erased = self.ask(|reply| Command::Erase(self.id, reply)).await;
+        erased.unwrap_or_else(|| {
+            let (context, message) = ("deleting".to_owned(), "the session has ended".to_owned());
+            Err(DiskError { kind: DiskErrorKind::Io, context, message })
+        })
     }
 
     // A session that is gone answers nothing.

@@ -10,6 +10,8 @@ use crate::wire::bitfield::Bitfield;
 use bytes::Bytes;
 use proptest::prelude::*;
 
+mod removing;
+
 /// A pool with one torrent, and the events it gave.
 struct Bench {
     pool: DiskPool,

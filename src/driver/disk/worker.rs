@@ -49,6 +49,7 @@ impl<'a> Worker<'a> {
                     self.forget(id);
                     continue;
                 }
+                Task::Erase(_) => unreachable!("not on a lane"),
             };
             let Some(opened) = storage.opened() else {
                 events.extend(refusal(request).map(|event| (id, event)));

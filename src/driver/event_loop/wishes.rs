@@ -9,7 +9,7 @@ use crate::base::{InfoHash, Instant};
 use crate::driver::command::{Added, Command, DhtCommand};
 use crate::driver::disk::{DiskPool, StorageConfig, StorageMode};
 use crate::driver::{
-    AddTorrent, DhtStage, NodeStatus, Output, SessionEvent, SessionStatus, TorrentEvent,
+    AddTorrent, DhtStage, Erased, NodeStatus, Output, SessionEvent, SessionStatus, TorrentEvent,
     TorrentStatus,
 };
 use crate::engine::{self, AddError, NodeEvent, TorrentId};
@@ -48,12 +48,19 @@ impl EventLoop {
             Command::Add(add, reply) => drop(reply.send(self.add(*add))),
             Command::Attach(info_hash, reply) => drop(reply.send(self.attach(info_hash))),
             Command::Remove(id, reply) => {
-                self.engine.remove_torrent(self.clock.now(), id);
-                self.forget_readers(id);
-                if let Some(listeners) = self.torrents.remove(&id) {
-                    self.announce(|| SessionEvent::Removed(listeners.info_hash));
+                self.remove(id);
+                if let Some(disk) = &self.disk {
+                    disk.remove(id.0, None);
                 }
                 let _ = reply.send(());
+            }
+            Command::Erase(id, reply) => {
+                self.remove(id);
+                let reply = move |erased| drop(reply.send(erased));
+                match &self.disk {
+                    Some(disk) => disk.remove(id.0, Some(Box::new(reply))),
+                    None => reply(Ok(Erased::default())),
+                }
             }
             Command::Pause(id) => {
                 self.engine.pause(self.clock.now(), id);
@@ -136,6 +143,16 @@ impl EventLoop {
         self.torrents.insert(id, listeners);
         self.announce(|| SessionEvent::Added(add.info_hash));
         Ok((id, events))
+    }
+
+    fn remove(&mut self, id: TorrentId) {
+        self.engine.remove_torrent(self.clock.now(), id);
+        self.forget_readers(id);
+        if let Some(listeners) = self.torrents.remove(&id) {
+            self.announce(|| SessionEvent::Removed(listeners.info_hash));
+        }
+        // What was still to be written and recorded comes before the end.
+        self.carry_out();
     }
 
     fn attach(&mut self, info_hash: InfoHash) -> Option<Added> {

@@ -56,6 +56,8 @@ pub(in crate::driver) struct FileSet {
     aside: Vec<AtomicBool>,
     // Written since it was last made durable. Set behind the write.
     touched: Vec<AtomicBool>,
+    // Written at any time since this was opened.
+    written: Vec<AtomicBool>,
     // As first seen; 0 if not seen yet.
     inodes: Vec<AtomicU64>,
     // Two paths may still be one file: on a file system that ignores case, by hard links.
@@ -83,6 +85,7 @@ impl FileSet {
             parts: Parts::new(parts, &layout),
             aside: flags(),
             touched: flags(),
+            written: flags(),
             inodes: (0..count).map(|_| AtomicU64::new(0)).collect(),
             owners: Mutex::default(),
             lock,
@@ -175,9 +178,33 @@ impl FileSet {
             let (handle, offset) = self.locate(piece, begin, &span, true)?;
             let written = write_all(&handle, &mut slices(blocks, &span), offset);
             written.map_err(|e| self.error("writing", span.file, &e))?;
-            self.touched[span.file].store(true, Ordering::Release);
+            self.on_written(span.file);
         }
         Ok(())
+    }
+
+    fn on_written(&self, file: usize) {
+        self.written[file].store(true, Ordering::Relaxed);
+        self.touched[file].store(true, Ordering::Release);
+    }
+
+    /// The file's inode, if we wrote to it since it was opened.
+    pub(in crate::driver) fn written_inode(&self, file: usize) -> Option<u64> {
+        let written = self.written[file].load(Ordering::Relaxed);
+        written.then(|| self.inode(file))
+    }
+
+    /// The file's inode as first seen; 0 if it was not seen.
+    pub(in crate::driver) fn inode(&self, file: usize) -> u64 {
+        self.inodes[file].load(Ordering::Relaxed)
+    }
+
+    pub(in crate::driver) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(in crate::driver) fn shared_layout(&self) -> Arc<Layout> {
+        self.layout.clone()
     }
 
     /// Are all bytes of a piece in reach? Files may be missing or too short.
@@ -311,7 +338,7 @@ impl FileSet {
                 let handle = self.handle(file, true)?;
                 let written = handle.file.write_all_at(&buffer, span.file_offset);
                 written.map_err(|e| self.error("writing", file, &e))?;
-                self.touched[file].store(true, Ordering::Release);
+                self.on_written(file);
             }
         }
         self.set_aside(file, false);
@@ -521,7 +548,8 @@ fn write_all(handle: &Handle, mut slices: &mut [IoSlice<'_>], mut offset: u64) -
     Ok(())
 }
 
-const FOLDER: OFlags =
+/// A folder, and no link to one.
+pub(super) const FOLDER: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// What the umask leaves of these is what new files and folders get.
 const NEW_FILE: Mode = Mode::from_raw_mode(0o666);
