@@ -1,5 +1,8 @@
 //! The table of connections: whose each one is, dials that wait for a free slot, and strangers that
 //! have connected but not yet said which torrent they want.
+//!
+//! Strangers have what nobody else needs, and a few places of their own: a crowd of them keeps
+//! nobody from being dialled or served, and a full house keeps nobody from saying hello.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -32,6 +35,8 @@ pub(super) struct Connections {
     dialling: usize,
     /// Dials to an endpoint that it has not answered with a handshake.
     unanswered: BTreeMap<SocketAddr, usize>,
+    /// Strangers that had to leave for a dial.
+    displaced: Vec<ConnId>,
     next: u64,
     connections_max: usize,
     half_open_max: usize,
@@ -45,6 +50,7 @@ impl Connections {
             queue: VecDeque::new(),
             dialling: 0,
             unanswered: BTreeMap::new(),
+            displaced: Vec::new(),
             next: 1,
             connections_max,
             half_open_max,
@@ -66,19 +72,44 @@ impl Connections {
             return None;
         }
         // The oldest silent stranger goes: an honest peer says hello within milliseconds.
-        let crowded = self.strangers.len() >= HANDSHAKES_PENDING_MAX
-            || (self.open.len() >= self.connections_max && !self.strangers.is_empty());
-        let evicted = if crowded { self.strangers.pop_front().map(|(_, c, _)| c) } else { None };
-        if let Some(conn) = evicted {
-            self.open.remove(&conn);
-        }
-        if self.open.len() >= self.connections_max {
+        let crowded = self.strangers.len() >= HANDSHAKES_PENDING_MAX || self.is_full();
+        let evicted = if crowded { self.displace() } else { None };
+        if self.is_full() {
             return None;
         }
         let conn = self.name();
         self.open.insert(conn, (Owner::Stranger, addr));
         self.strangers.push_back((now + HANDSHAKE_TIMEOUT, conn, addr));
         Some((conn, evicted))
+    }
+
+    fn is_full(&self) -> bool {
+        self.open.len() >= self.connections_max
+    }
+
+    fn displace(&mut self) -> Option<ConnId> {
+        let (_, conn, _) = self.strangers.pop_front()?;
+        self.open.remove(&conn);
+        Some(conn)
+    }
+
+    /// How many connections torrents may have, dials under way included.
+    pub(super) fn settled_max(&self) -> usize {
+        self.connections_max - self.connections_max / STRANGERS_SHARE
+    }
+
+    fn settled(&self) -> usize {
+        self.open.len() - self.strangers.len()
+    }
+
+    /// A stranger was adopted when all places were taken: somebody has to leave.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.settled() > self.settled_max()
+    }
+
+    /// Strangers that had to leave for dials, since this was called last.
+    pub(super) fn take_displaced(&mut self) -> Vec<ConnId> {
+        std::mem::take(&mut self.displaced)
     }
 
     /// The stranger named its torrent.
@@ -114,7 +145,7 @@ impl Connections {
 
     /// The next dial to make, if there is room for it.
     pub(super) fn next_dial(&mut self) -> Option<(ConnId, SocketAddr)> {
-        if self.dialling >= self.half_open_max || self.open.len() >= self.connections_max {
+        if self.dialling >= self.half_open_max || self.settled() >= self.settled_max() {
             return None;
         }
         // Whoever is being knocked at already is passed over: its turn comes again.
@@ -126,6 +157,10 @@ impl Connections {
                 continue;
             }
             *unanswered += 1;
+            if self.is_full() {
+                let displaced = self.displace();
+                self.displaced.extend(displaced);
+            }
             let conn = self.name();
             self.open.insert(conn, (Owner::Dialling(torrent), addr));
             self.dialling += 1;
@@ -210,6 +245,8 @@ impl Connections {
 const DIALS_PER_ENDPOINT_MAX: usize = 4;
 /// Queued dials that are looked at for one that may be made.
 const DIALS_LOOKED_AT_MAX: usize = 256;
+/// One place in so many is for strangers, whatever torrents want: of 500 they have 62.
+const STRANGERS_SHARE: usize = 8;
 /// How long a stranger may take to say which torrent it wants.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -248,6 +285,26 @@ mod tests {
         }
         assert!(c.accept(Instant::ZERO, at(1)).is_none());
         assert!(c.accept(Instant::ZERO, at(2)).is_some());
+    }
+
+    #[test]
+    fn strangers_leave_for_dials_and_have_places_that_dials_leave_them() {
+        let mut c = Connections::new(16, 16);
+        let strangers: Vec<_> =
+            (0..16).map(|n| c.accept(Instant::ZERO, at(n)).unwrap().0).collect();
+        for n in 0..20 {
+            c.queue_dial(TorrentId(1), at(100 + n));
+        }
+        let dials = std::iter::from_fn(|| c.next_dial()).count();
+        assert_eq!((dials, c.settled_max()), (14, 14));
+        assert_eq!(c.take_displaced(), strangers[..14]);
+        assert_eq!((c.open.len(), c.strangers().len()), (16, 2));
+
+        let (newcomer, evicted) = c.accept(Instant::ZERO, at(50)).unwrap();
+        assert_eq!(evicted, Some(strangers[14]), "a full house can be knocked at");
+        assert!(!c.is_overfull());
+        c.adopt(newcomer, TorrentId(1));
+        assert!(c.is_overfull(), "and somebody has to leave if the newcomer stays");
     }
 
     #[test]

@@ -237,7 +237,8 @@ impl Engine {
         let config = swarm::Config {
             listen_port: self.config.listen_port,
             dht_port: self.nodes.first().map(|n| n.port),
-            connections_max: add.connections_max,
+            // Who has all there are is full, and makes room by its own rules.
+            connections_max: add.connections_max.min(self.connections.settled_max()),
             wanted: add.wanted,
             sequential: add.sequential,
             metadata_only: add.metadata_only,
@@ -408,9 +409,14 @@ impl Engine {
             Ok(handshake) => match self.by_hash.get(&handshake.info_hash).copied() {
                 Some(id) => {
                     self.connections.adopt(conn, id);
-                    self.stir(now, id);
-                    self.with_torrent(now, id, |t| t.handle_accepted(now, conn, addr, handshake));
-                    return;
+                    if !self.connections.is_overfull() || self.make_room(now, id, addr) {
+                        self.stir(now, id);
+                        self.with_torrent(now, id, |t| {
+                            t.handle_accepted(now, conn, addr, handshake);
+                        });
+                        return;
+                    }
+                    CloseReason::Crowded
                 }
                 None => CloseReason::UnknownTorrent,
             },
@@ -427,6 +433,21 @@ impl Engine {
         };
         slot.discovery.iter_mut().for_each(|d| d.stir(now));
         self.note_wake(id);
+    }
+
+    // All places of all torrents are taken: the torrent that is asked for gives one up for the
+    // newcomer, or else the one that has most.
+    fn make_room(&mut self, now: Instant, id: TorrentId, newcomer: SocketAddr) -> bool {
+        let most = self.torrents.iter().max_by_key(|(_, slot)| slot.torrent.connections());
+        let most = most.map(|(id, _)| *id);
+        for id in std::iter::once(id).chain(most) {
+            let mut made = false;
+            self.with_torrent(now, id, |t| made = t.make_room_for(now, newcomer));
+            if made {
+                return true;
+            }
+        }
+        false
     }
 
     /// The host wrote `bytes` more of what was sent.
@@ -462,6 +483,9 @@ impl Engine {
 
     pub(super) fn start_dials(&mut self) {
         while let Some((conn, addr)) = self.connections.next_dial() {
+            for displaced in self.connections.take_displaced() {
+                self.close(displaced, CloseReason::Crowded);
+            }
             self.outputs.push_back(Output::Connect { conn, addr });
         }
     }

@@ -16,6 +16,8 @@ use crate::wire::extension::METADATA_ID;
 use crate::wire::handshake::Handshake;
 use crate::wire::krpc::{self, Answer, Body, Extra, Message};
 
+mod crowds;
+
 const INFO: &[u8] = b"d6:lengthi5e4:name1:a12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaae";
 const PRIVATE: &[u8] =
     b"d6:lengthi5e4:name1:a12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaa7:privatei1ee";

@@ -57,6 +57,8 @@ pub struct Connection {
     said_at: Instant,
     /// When the peer last took something, or had taken everything.
     taken_at: Instant,
+    /// When we last let it ask.
+    unchoked_at: Instant,
     counters: Counters,
 }
 
@@ -120,6 +122,7 @@ impl Connection {
             heard_at: now,
             said_at: now,
             taken_at: now,
+            unchoked_at: now,
             counters: Counters::default(),
         }
     }
@@ -436,6 +439,21 @@ impl Connection {
         self.interested
     }
 
+    /// How long the peer has taken nothing of the blocks that it was sent.
+    pub fn untaken_for(&self, now: Instant) -> Duration {
+        if self.unsent_blocks > 0 { now.since(self.taken_at) } else { Duration::ZERO }
+    }
+
+    /// Does the peer have a slot that it makes nothing of? It does not take what it is sent, or has
+    /// asked for nothing for a while.
+    pub fn wastes_slot(&self, now: Instant) -> bool {
+        let asks = self.uploads.waiting() > 0 || self.uploads.reading_bytes() > 0;
+        let is_idle = !asks && self.unsent_blocks == 0 && self.upload.per_second() == 0;
+        !self.choking
+            && (self.untaken_for(now) >= STALL_TIME
+                || (is_idle && now.since(self.unchoked_at) >= ASK_TIME))
+    }
+
     /// Would some pieces for nothing bring the peer on its way (BEP 6)? It waits, it has next to
     /// nothing to give in return, and it was not given any before.
     pub fn wants_grant(&self) -> bool {
@@ -461,6 +479,12 @@ impl State {
 
 /// From our dial's success to the peer's handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that takes nothing of what waits for it for so long, beside what its system buffers for
+/// it, is not reading: on a line of 5 KB/s a first block takes three seconds.
+const STALL_TIME: Duration = Duration::from_secs(5);
+/// A peer that may ask and wants something asks within a round trip; one whose line is limited, now
+/// and then.
+const ASK_TIME: Duration = Duration::from_secs(10);
 /// Peers say something every two minutes (BEP 3); one that says nothing for longer is gone.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(130);
 /// Below two minutes with room for a slow line.

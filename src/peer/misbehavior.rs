@@ -1,4 +1,6 @@
-//! The rules a peer can break, one variant each. Breaking one closes the connection.
+//! The rules a peer can break, one variant each, and what follows. Breaking any of them closes the
+//! connection; breaking some on several connections, or any of those that cost us bytes of others,
+//! bans the address for a while.
 //!
 //! What a well-meaning client does by a race or an old habit is not here: such messages are
 //! ignored, or counted and only refused in numbers that no race explains.
@@ -36,4 +38,56 @@ pub enum Misbehavior {
     WrongMetadata,
     /// Its handshake answers for another torrent than the one we named.
     WrongTorrent,
+}
+
+/// What follows when a rule was broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Consequence {
+    /// The connection is closed, and the peer dialled again only after growing pauses. A public
+    /// address from which that happens again and again is banned as well.
+    Close,
+    /// The peer is refused by its address, for an hour.
+    Ban,
+}
+
+impl Misbehavior {
+    /// All of them.
+    pub const ALL: [Misbehavior; 15] = [
+        Self::BadBitfield,
+        Self::BadBlockLength,
+        Self::BadExtension,
+        Self::BadHandshake,
+        Self::BadMessage,
+        Self::ChokeFlood,
+        Self::CorruptBlocks,
+        Self::FastWithoutSupport,
+        Self::RepeatedAnnouncements,
+        Self::InvalidRequests,
+        Self::PieceOutOfRange,
+        Self::UnreadAnswers,
+        Self::UnsolicitedBlocks,
+        Self::WrongMetadata,
+        Self::WrongTorrent,
+    ];
+
+    /// What follows.
+    pub fn consequence(self) -> Consequence {
+        match self {
+            // What it sent was a lie, and cost everything that came with it.
+            Self::CorruptBlocks | Self::WrongMetadata => Consequence::Ban,
+            Self::BadBitfield
+            | Self::BadBlockLength
+            | Self::BadExtension
+            | Self::BadHandshake
+            | Self::BadMessage
+            | Self::ChokeFlood
+            | Self::FastWithoutSupport
+            | Self::RepeatedAnnouncements
+            | Self::InvalidRequests
+            | Self::PieceOutOfRange
+            | Self::UnreadAnswers
+            | Self::UnsolicitedBlocks
+            | Self::WrongTorrent => Consequence::Close,
+        }
+    }
 }

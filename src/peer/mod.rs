@@ -13,7 +13,7 @@ mod uploads;
 
 pub use connection::Connection;
 pub use event::{CloseReason, ConnId, Received};
-pub use misbehavior::Misbehavior;
+pub use misbehavior::{Consequence, Misbehavior};
 pub use pieces::{Geometry, RemotePieces};
 pub use rates::Meter;
 pub use requests::{Asked, Requests};

@@ -118,11 +118,11 @@ fn choked_requests_are_refused_and_a_choke_refuses_what_waits() {
     let mut conn = open(Instant::ZERO, None);
     assert_eq!(feed(&mut conn, &Message::Request(block(0, 0))), Ok(Received::Nothing));
     assert_eq!(said(&mut conn), [Message::Reject(block(0, 0))]);
-    conn.set_choking(false);
+    conn.set_choking(Instant::ZERO, false);
     let asked = feed(&mut conn, &Message::Request(block(0, 1)));
     assert_eq!(asked, Ok(Received::Request(block(0, 1))));
     conn.serve(block(0, 1));
-    conn.set_choking(true);
+    conn.set_choking(Instant::ZERO, true);
     assert_eq!(said(&mut conn), [Message::Unchoke, Message::Choke, Message::Reject(block(0, 1))]);
 }
 
@@ -131,7 +131,7 @@ fn reads_stop_while_the_peer_does_not_take_what_it_asked() {
     let now = Instant::ZERO;
     let mut conn = open(now, None);
     conn.handle_sent(now, usize::MAX);
-    conn.set_choking(false);
+    conn.set_choking(Instant::ZERO, false);
     for n in 0..1500 {
         conn.serve(block(n / 4 % 9, n % 4));
     }
@@ -152,7 +152,7 @@ fn reads_stop_while_the_peer_does_not_take_what_it_asked() {
 #[test]
 fn request_flood_is_bounded_and_then_ends_the_connection() {
     let mut conn = open(Instant::ZERO, None);
-    conn.set_choking(false);
+    conn.set_choking(Instant::ZERO, false);
     let mut end = None;
     for _ in 0..1_000_000 {
         match feed(&mut conn, &Message::Request(block(0, 0))) {
@@ -172,7 +172,7 @@ fn request_flood_is_bounded_and_then_ends_the_connection() {
 #[test]
 fn requests_outside_the_torrent_are_refused_and_counted() {
     let mut conn = open(Instant::ZERO, None);
-    conn.set_choking(false);
+    conn.set_choking(Instant::ZERO, false);
     conn.take_output(Instant::ZERO);
     for bad in [
         BlockRef { len: 0, ..block(0, 0) },
@@ -437,7 +437,7 @@ proptest! {
             Connection::accept(now, &handshake(1), &handshake(2), geometry)
         };
         if unchoke {
-            conn.set_choking(false);
+            conn.set_choking(Instant::ZERO, false);
         }
         for (id, body) in frames {
             let frame = Bytes::from([&[id][..], &body].concat());

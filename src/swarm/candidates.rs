@@ -4,7 +4,7 @@
 //! addresses. It sees addresses and outcomes; it opens nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use self::priority::canonical_priority;
@@ -30,8 +30,12 @@ pub struct Candidates {
     /// Candidates of each public network that others told us.
     networks: BTreeMap<IpAddr, usize>,
     bans: LimitedMap<Banned, Instant>,
+    /// How often a rule was broken from an address, and since when that is counted.
+    strikes: LimitedMap<IpAddr, (u32, Instant)>,
     own: BTreeSet<SocketAddr>,
     dialling: usize,
+    /// The next dial is for one that peers told of.
+    is_turn_of_peers: bool,
     stats: CandidateStats,
     rng: Rng,
 }
@@ -125,8 +129,10 @@ impl Candidates {
             waiting: BTreeSet::new(),
             networks: BTreeMap::new(),
             bans: LimitedMap::new(BANS_MAX),
+            strikes: LimitedMap::new(STRUCK_MAX),
             own: BTreeSet::new(),
             dialling: 0,
+            is_turn_of_peers: false,
             stats: CandidateStats::default(),
             rng: Rng::from_seed(seed),
         }
@@ -218,7 +224,7 @@ impl Candidates {
             self.ready.insert((candidate.rank(), addr));
         }
         loop {
-            let (_, addr) = *self.ready.first()?;
+            let addr = self.next_ready()?;
             if self.is_banned(now, addr) {
                 self.remove(addr);
                 continue;
@@ -230,6 +236,21 @@ impl Candidates {
             }
             return Some(addr);
         }
+    }
+
+    // The best. Those whom the DHT named and those whom peers named take turns: neither is buried
+    // under what strangers pour into the other.
+    fn next_ready(&mut self) -> Option<SocketAddr> {
+        let best = *self.ready.first()?;
+        if best.0.tier != tier(PeerSource::Dht) {
+            return Some(best.1);
+        }
+        self.is_turn_of_peers = !self.is_turn_of_peers;
+        let from_peers = Rank { tier: tier(PeerSource::Pex), unpriority: 0, ..best.0 };
+        let from_peers = self.ready.range((from_peers, FIRST_ADDR)..).next();
+        let theirs = from_peers
+            .filter(|(rank, _)| self.is_turn_of_peers && rank.failures == best.0.failures);
+        Some(theirs.unwrap_or(&best).1)
     }
 
     /// When `next_dial` may have somebody; `None` if nobody waits. Bounds are the caller's business.
@@ -315,6 +336,21 @@ impl Candidates {
             let same: Vec<_> = self.known.range(from..=to).map(|(addr, _)| *addr).collect();
             same.into_iter().for_each(|addr| self.remove(addr));
         }
+    }
+
+    /// A rule was broken from this address: true if that happened so often that it is enough. Behind
+    /// a private one there may be many peers, and it never is.
+    pub fn strike(&mut self, now: Instant, addr: SocketAddr) -> bool {
+        let ip = canonical(addr).ip();
+        if is_private(ip) {
+            return false;
+        }
+        let strikes = self.strikes.get_or_insert_with(ip, || (0, now));
+        if now.since(strikes.1) >= STRIKES_TIME {
+            *strikes = (0, now);
+        }
+        strikes.0 += 1;
+        strikes.0 >= STRIKES_MAX
     }
 
     /// Is this peer refused?
@@ -477,7 +513,8 @@ fn tier(source: PeerSource) -> u8 {
     match source {
         PeerSource::Given => 0,
         PeerSource::Incoming => 1,
-        PeerSource::Dht | PeerSource::Pex => 2,
+        PeerSource::Dht => 2,
+        PeerSource::Pex => 3,
     }
 }
 
@@ -522,11 +559,20 @@ fn doubled(first: Duration, times: u32) -> Duration {
     (first * 2u32.pow(times.saturating_sub(1).min(12))).min(DIAL_DELAY_MAX)
 }
 
+/// Before all others of one rank.
+const FIRST_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 /// Candidates from one public /24 or /64 that the DHT and peers may tell: a whole range of
 /// addresses costs an attacker nothing, while a seedbox host has a handful.
 const PER_NETWORK_MAX: usize = 16;
 /// Bans remembered; the oldest goes.
 const BANS_MAX: usize = 1_000;
+/// Broken rules, each on a connection of its own, that end the patience with a public address: a
+/// few clients behind one NAT may have the same fault.
+const STRIKES_MAX: u32 = 5;
+/// Within which time.
+const STRIKES_TIME: Duration = Duration::from_secs(600);
+/// Addresses whose broken rules are counted; the oldest goes.
+const STRUCK_MAX: usize = 1_000;
 /// Own addresses remembered.
 const OWN_MAX: usize = 32;
 /// How long a ban holds: addresses are handed on.

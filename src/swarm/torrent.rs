@@ -2,7 +2,8 @@
 //!
 //! Phases: [`Phase::FetchingMetadata`] (only with a magnet) → [`Phase::Checking`] (the storage
 //! looks what is there) → [`Phase::Downloading`] → [`Phase::Seeding`]. What happens in each is in
-//! the files below this one, by responsibility: `connections` (who is here), `fetching` (the info
+//! the files below this one, by responsibility: `connections` (who is here), `places` (who has to
+//! leave for whom), `fetching` (the info
 //! dictionary), `downloading`, `uploading`, `offering`
 //! (what we say we have), `losing` (pieces that are gone again), `gossip` (peer exchange), `pacing`
 //! (rate limits, and rest), `reading` (who reads while it comes), `status` (for eyes).
@@ -17,6 +18,7 @@ mod gossip;
 mod losing;
 mod offering;
 mod pacing;
+mod places;
 mod reading;
 mod status;
 #[cfg(test)]
@@ -30,8 +32,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use self::connections::{Newcomer, Peer};
+use self::connections::Peer;
 use self::downloading::Transfer;
+use self::places::{DISPLACED_MAX, Newcomer};
 use self::reading::Hold;
 use crate::base::bounded::LimitedMap;
 use crate::base::time::soonest;
@@ -63,6 +66,8 @@ pub struct Torrent {
     /// Behind a private address the port of an incoming connection says nothing: bans there hold
     /// by peer id, too.
     banned_ids: LimitedMap<(IpAddr, PeerId), ()>,
+    /// Who had to leave for others, and when.
+    displaced: LimitedMap<IpAddr, Instant>,
     candidates: Candidates,
     choker: Choker,
     metadata: MetadataFetch,
@@ -127,6 +132,7 @@ impl Torrent {
             peers: BTreeMap::new(),
             addrs: LimitedMap::new(ADDRS_MAX),
             banned_ids: LimitedMap::new(BANNED_IDS_MAX),
+            displaced: LimitedMap::new(DISPLACED_MAX),
             candidates: Candidates::new(CANDIDATES_MAX, rng.fork()),
             choker: Choker::new(config.upload_slots, rng.fork()),
             metadata: MetadataFetch::new(),

@@ -50,11 +50,12 @@ impl Connection {
     }
 
     /// Lets the peer ask, or not. What it had asked for before a choke is forgotten.
-    pub fn set_choking(&mut self, choking: bool) {
+    pub fn set_choking(&mut self, now: Instant, choking: bool) {
         if self.choking == choking {
             return;
         }
         self.choking = choking;
+        self.unchoked_at = now;
         self.say(if choking { &Message::Choke } else { &Message::Unchoke });
         if choking {
             for block in self.uploads.clear() {

@@ -321,3 +321,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn public_address_that_breaks_rules_again_and_again_is_enough() {
+    let mut c = Candidates::new(10, [1; 32]);
+    let public = |port| SocketAddr::from(([20, 1, 2, 3], port));
+    assert!((1..5).all(|port| !c.strike(at(u64::from(port)), public(port))));
+    assert!(c.strike(at(6), public(6)), "from whatever port");
+    assert!(!c.strike(at(700_000), public(7)), "what is long ago is forgotten");
+    assert!((1..50).all(|port| !c.strike(at(0), SocketAddr::from(([10, 1, 2, 3], port)))));
+}

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use super::Torrent;
 use super::downloading::Arrived;
+use super::places::Newcomer;
 use crate::base::addr::{canonical, is_private};
 use crate::base::{Instant, PeerId};
-use crate::peer::{CloseReason, ConnId, Connection, Misbehavior, REQUESTS_QUEUED_MAX, Received};
+use crate::peer::{
+    CloseReason, ConnId, Connection, Consequence, Misbehavior, REQUESTS_QUEUED_MAX, Received,
+};
 use crate::swarm::candidates::{DialBounds, Ending};
 use crate::swarm::pex::PexState;
 use crate::swarm::{Event, Output, PeerSource, Phase};
@@ -57,15 +60,6 @@ impl Peer {
             metadata_served: 0,
         }
     }
-}
-
-/// For whom room is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Newcomer {
-    /// Somebody that we could dial.
-    Known,
-    /// Somebody that has connected to us.
-    Here,
 }
 
 impl Torrent {
@@ -124,7 +118,7 @@ impl Torrent {
     ) {
         let addr = canonical(addr);
         let mut refusal = self.refusal(now, addr);
-        if refusal == Some(CloseReason::Crowded) && self.make_room(now, Newcomer::Here) {
+        if refusal == Some(CloseReason::Crowded) && self.make_room(now, Newcomer::Here(addr.ip())) {
             refusal = None;
         }
         if theirs.info_hash != self.info_hash {
@@ -178,7 +172,10 @@ impl Torrent {
         if self.candidates.is_banned(now, addr) {
             return Some(CloseReason::Banned);
         }
-        if self.peers.len() >= self.config.connections_max {
+        // Whom a downloader dials has a place already, or it would be taken by those who come. A seed
+        // is found by those who want it.
+        let dialling = if self.phase == Phase::Seeding { 0 } else { self.candidates.dialling() };
+        if self.peers.len() + dialling >= self.config.connections_max {
             return Some(CloseReason::Crowded);
         }
         let same_ip = self.peers.values().filter(|p| p.addr.ip() == addr.ip()).count();
@@ -186,39 +183,6 @@ impl Torrent {
             return Some(CloseReason::Crowded);
         }
         None
-    }
-
-    /// Closes one connection that is of no use to either side, for one that may be.
-    pub(super) fn make_room(&mut self, now: Instant, newcomer: Newcomer) -> bool {
-        let fetching = self.phase == Phase::FetchingMetadata;
-        let idle = self.peers.iter().find(|(conn, peer)| {
-            let wanted = if fetching {
-                self.metadata.has_giver(**conn)
-            } else {
-                peer.conn.is_interested() || peer.conn.is_peer_interested()
-            };
-            !wanted && now.since(peer.conn.opened_at()) >= IDLE_PLACE_TIME
-        });
-        let gone = idle.map(|(conn, _)| *conn).or_else(|| self.barren(now, newcomer));
-        let Some(conn) = gone else { return false };
-        self.close(now, conn, CloseReason::Crowded);
-        true
-    }
-
-    // The oldest connection that promised something and has never given anything; to a seed, one
-    // that has never taken anything either.
-    fn barren(&self, now: Instant, newcomer: Newcomer) -> Option<ConnId> {
-        let keeps_waiting = |conn: &Connection| match self.phase {
-            Phase::Downloading => conn.is_peer_choking() || conn.requests.is_snubbed(),
-            Phase::Seeding => newcomer == Newcomer::Here && conn.upload.total() == 0,
-            Phase::FetchingMetadata | Phase::Checking | Phase::Stopped => false,
-        };
-        let barren = self.peers.iter().filter(|(_, peer)| {
-            peer.conn.download.total() == 0
-                && keeps_waiting(&peer.conn)
-                && now.since(peer.conn.opened_at()) >= BARREN_PLACE_TIME
-        });
-        barren.min_by_key(|(_, peer)| peer.conn.opened_at()).map(|(conn, _)| *conn)
     }
 
     fn on_handshake(&mut self, now: Instant, conn: ConnId, theirs: &Handshake) {
@@ -349,8 +313,19 @@ impl Torrent {
     // --- leaving ------------------------------------------------------------------------------
 
     pub(super) fn on_misbehavior(&mut self, now: Instant, conn: ConnId, misbehavior: Misbehavior) {
-        let Some(peer) = self.peers.get(&conn) else { return };
-        let addr = peer.addr;
+        let Some(addr) = self.peers.get(&conn).map(|peer| peer.addr) else { return };
+        let is_banned = match misbehavior.consequence() {
+            Consequence::Ban => true,
+            Consequence::Close => self.candidates.strike(now, addr),
+        };
+        match is_banned {
+            true => self.ban(now, addr, misbehavior),
+            false => self.part(now, conn, misbehavior),
+        }
+    }
+
+    fn part(&mut self, now: Instant, conn: ConnId, misbehavior: Misbehavior) {
+        let Some(addr) = self.peers.get(&conn).map(|peer| peer.addr) else { return };
         self.say_event(Event::PeerMisbehaved { addr, misbehavior });
         self.close(now, conn, CloseReason::Misbehavior(misbehavior));
     }
@@ -372,7 +347,7 @@ impl Torrent {
         let closing: Vec<_> =
             self.peers.iter().filter(|(_, p)| is_banned(p)).map(|(conn, _)| *conn).collect();
         for conn in closing {
-            self.on_misbehavior(now, conn, misbehavior);
+            self.part(now, conn, misbehavior);
         }
     }
 
@@ -450,11 +425,5 @@ impl Torrent {
 const CLIENT: &str = concat!("trackless ", env!("CARGO_PKG_VERSION"));
 /// Connections from one public address: a few people behind one NAT.
 const CONNECTIONS_PER_IP_MAX: usize = 8;
-/// A connection in which nobody is interested keeps its place so long, if others want in: who
-/// wants something says so within a round trip or two.
-const IDLE_PLACE_TIME: Duration = Duration::from_secs(5);
-/// A peer that has let us wait so long from the start leaves its place to one that may not: two
-/// turns of the optimistic unchoke (BEP 3).
-const BARREN_PLACE_TIME: Duration = Duration::from_secs(60);
 /// A connection that lasted so long was no accident.
 const USEFUL_TIME: Duration = Duration::from_secs(60);

@@ -102,8 +102,12 @@ impl Torrent {
         }
     }
 
-    /// Takes places back when it is time, and goes on reading for those that are served.
+    /// Takes places back when it is time, or when they are wasted, and goes on reading for those that
+    /// are served.
     pub(super) fn tend_uploads(&mut self, now: Instant) {
+        if self.peers.values().any(|peer| peer.conn.wastes_slot(now)) {
+            self.fill_slots(now);
+        }
         if self.choker.poll_timeout().is_some_and(|at| at <= now) {
             let seeding = self.phase == Phase::Seeding;
             let changes = self.choker.handle_timeout(now, seeding, &self.choker_peers());
@@ -140,6 +144,8 @@ impl Torrent {
             interested: peer.conn.is_peer_interested(),
             download_rate: peer.conn.download.per_second(),
             snubbed: peer.conn.requests.is_snubbed(),
+            wasteful: peer.conn.wastes_slot(self.now),
+            proven: peer.conn.upload.total() > 0,
             connected_at: peer.conn.opened_at(),
         });
         peers.collect()
@@ -151,7 +157,7 @@ impl Torrent {
         for (conn, choking) in choke.chain(unchoke) {
             self.offer_to(now, conn, !choking);
             let Some(peer) = self.peers.get_mut(&conn) else { continue };
-            peer.conn.set_choking(choking);
+            peer.conn.set_choking(now, choking);
             self.mark(conn);
         }
     }

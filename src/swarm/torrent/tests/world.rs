@@ -127,11 +127,23 @@ enum Happening {
     Disk { host: usize, event: DiskEvent },
 }
 
+/// A peer of which only the frames exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stranger {
+    /// It takes what it is sent, at once.
+    Reads,
+    /// It takes nothing.
+    Deaf,
+}
+
 pub struct World {
     pub now: Instant,
     pub sample: Sample,
     pub hosts: Vec<Host>,
     pub latency: Duration,
+    /// How long a dial to nobody takes to fail.
+    pub dead_after: Duration,
+    strangers: BTreeMap<ConnId, (usize, Stranger)>,
     sides: BTreeMap<ConnId, Side>,
     queue: BTreeMap<(Instant, u64), Happening>,
     serial: u64,
@@ -146,6 +158,8 @@ impl World {
             sample,
             hosts: Vec::new(),
             latency: Duration::from_millis(10),
+            dead_after: Duration::from_millis(20),
+            strangers: BTreeMap::new(),
             sides: BTreeMap::new(),
             queue: BTreeMap::new(),
             serial: 0,
@@ -207,6 +221,47 @@ impl World {
         let addrs: Vec<_> = peers.iter().map(|p| self.hosts[*p].addr).collect();
         self.hosts[host].torrent.add_peers(self.now, PeerSource::Dht, &addrs);
         self.drain();
+    }
+
+    /// Somebody connects to a host, with an id of its own, and says all this at once.
+    pub fn besiege(
+        &mut self,
+        host: usize,
+        from: SocketAddr,
+        how: Stranger,
+        say: &[Bytes],
+    ) -> ConnId {
+        self.serial += 1;
+        let conn = ConnId(1 << 40 | self.serial);
+        self.strangers.insert(conn, (host, how));
+        let mut id = [0xee; 20];
+        id[..8].copy_from_slice(&self.serial.to_be_bytes());
+        let theirs = Handshake::new(self.sample.info_hash(), PeerId::new(id), false);
+        self.hosts[host].torrent.handle_accepted(self.now, conn, from, theirs);
+        self.drain();
+        say.iter().for_each(|frame| self.say(conn, frame.clone()));
+        conn
+    }
+
+    /// A stranger that is still there says something.
+    pub fn say(&mut self, conn: ConnId, frame: Bytes) {
+        if let Some((host, _)) = self.strangers.get(&conn) {
+            self.hosts[*host].torrent.handle_frame(self.now, conn, frame);
+            self.drain();
+        }
+    }
+
+    /// A stranger hangs up.
+    pub fn leave(&mut self, conn: ConnId) {
+        if let Some((host, _)) = self.strangers.remove(&conn) {
+            self.hosts[host].torrent.handle_closed(self.now, conn);
+            self.drain();
+        }
+    }
+
+    /// Is it still there?
+    pub fn has(&self, stranger: ConnId) -> bool {
+        self.strangers.contains_key(&stranger)
     }
 
     fn at(&mut self, time: Instant, happening: Happening) {
@@ -281,8 +336,10 @@ impl World {
             }
             Happening::Arrive { conn, bytes } => self.arrive(conn, &bytes),
             Happening::Sent { conn, bytes } => {
-                let Some(side) = self.sides.get(&conn) else { return };
-                self.hosts[side.host].torrent.handle_sent(now, conn, bytes);
+                let host = self.sides.get(&conn).map(|side| side.host);
+                let host = host.or_else(|| self.strangers.get(&conn).map(|(host, _)| *host));
+                let Some(host) = host else { return };
+                self.hosts[host].torrent.handle_sent(now, conn, bytes);
             }
             Happening::Closed { conn } => {
                 let Some(side) = self.sides.remove(&conn) else { return };
@@ -305,7 +362,8 @@ impl World {
             } else {
                 let theirs = Handshake::decode(&frame).unwrap();
                 let from = self.hosts[self.sides[&self.sides[&conn].other].host].addr;
-                let from = SocketAddr::new(from.ip(), 40_000 + u16::try_from(conn.0).unwrap());
+                let from =
+                    SocketAddr::new(from.ip(), 40_000 + u16::try_from(conn.0 % 25_000).unwrap());
                 self.hosts[host].torrent.handle_accepted(now, conn, from, theirs);
             }
             self.drain();
@@ -340,7 +398,7 @@ impl World {
         self.hosts[host].connects += 1;
         let then = self.now + 2 * self.latency;
         let Some(target) = self.hosts.iter().position(|h| h.addr == addr) else {
-            return self.at(then, Happening::Refused { host, addr });
+            return self.at(self.now + self.dead_after, Happening::Refused { host, addr });
         };
         self.serial += 2;
         let (ours, theirs) = (ConnId(self.serial), ConnId(self.serial - 1));
@@ -360,12 +418,23 @@ impl World {
     }
 
     fn hang_up(&mut self, conn: ConnId) {
+        self.strangers.remove(&conn);
         let Some(side) = self.sides.remove(&conn) else { return };
         let then = self.hosts[side.host].busy_until.max(self.now) + self.latency;
         self.at(then, Happening::Closed { conn: side.other });
     }
 
     fn send(&mut self, host: usize, conn: ConnId, bytes: &[u8]) {
+        if let Some((_, how)) = self.strangers.get(&conn) {
+            if *how == Stranger::Reads {
+                let host = &mut self.hosts[host];
+                let took = Duration::from_secs_f64(bytes.len() as f64 / host.rate);
+                host.busy_until = host.busy_until.max(self.now) + took;
+                let done = host.busy_until;
+                self.at(done, Happening::Sent { conn, bytes: bytes.len() });
+            }
+            return;
+        }
         if self.hosts[host].tamper.is_none() {
             return self.transmit(conn, Bytes::copy_from_slice(bytes), Duration::ZERO);
         }
