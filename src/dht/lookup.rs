@@ -9,17 +9,19 @@
 
 mod announcing;
 mod candidates;
+mod crowd;
 mod errand;
 mod spending;
 mod walk;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use self::announcing::Announce;
 pub(super) use self::candidates::{CANDIDATES_MAX, CONTACTS_READ_MAX};
 use self::candidates::{Candidate, Informant, SEEDS_MAX, Seed, State};
+use self::crowd::CROWD_ANNOUNCES_MAX;
 pub(super) use self::errand::{Census, Errand, ItemPut, ItemSearch};
 use self::spending::Spending;
 use self::walk::ALPHA;
@@ -27,8 +29,7 @@ use super::bucket::K;
 use super::density::Density;
 use super::event::{LookupKind, LookupReport};
 use super::flows::Priority;
-use crate::base::addr::wide_network;
-use crate::base::{Instant, Key, NodeId};
+use crate::base::{Distance, Instant, Key, NodeId};
 use crate::wire::krpc::Method;
 
 /// What the lookup wants next.
@@ -76,6 +77,10 @@ pub(super) struct Lookup {
     // Nodes of which only the address is known: bootstrap nodes and hints.
     seeds: Vec<Seed>,
     informants: Vec<Informant>,
+    // Named, but no candidates, for one in their network is.
+    shunned: Vec<(Distance, IpAddr)>,
+    // The candidates up to this share of the key space stand too close together.
+    suspects_to: Option<f64>,
     peers: BTreeSet<SocketAddr>,
     // Nodes that were asked, and the queries that it took.
     asked: usize,
@@ -106,6 +111,8 @@ impl Lookup {
             candidates: Vec::new(),
             seeds: Vec::new(),
             informants: Vec::new(),
+            shunned: Vec::new(),
+            suspects_to: None,
             peers: BTreeSet::new(),
             asked: 0,
             queries: 0,
@@ -204,6 +211,9 @@ impl Lookup {
             }
             if walk.blocked {
                 return Next::Wait;
+            }
+            if walk.enough && self.grows_suspicious() {
+                return self.next();
             }
             if walk.enough {
                 return self.search_ended();
@@ -378,22 +388,6 @@ impl Lookup {
         self.next_announce()
     }
 
-    // Where far more answer than should be there, some of them are told as well, each from another
-    // operator: those who look for us may hear of nobody else.
-    fn chosen_of_crowd(&self) -> Vec<usize> {
-        let mut networks = BTreeSet::new();
-        let crowd = self.candidates.iter().enumerate().take(self.crowd());
-        let told = crowd.filter(|(_, c)| c.state == State::Answered && c.token.is_some());
-        let distinct = told.filter(|(_, c)| networks.insert(wide_network(c.addr.ip())));
-        distinct.map(|(at, _)| at).take(CROWD_ANNOUNCES_MAX).collect()
-    }
-
-    /// How far the closest are that answered and have come there by chance, as shares of the key space.
-    pub fn spread(&self) -> Vec<f64> {
-        let honest = self.candidates.iter().skip(self.crowd());
-        honest.filter(|c| c.state == State::Answered).map(|c| c.share).take(K).collect()
-    }
-
     /// What it did.
     pub fn report(&self, now: Instant) -> LookupReport {
         let answered = || self.candidates.iter().filter(|c| c.state == State::Answered);
@@ -406,12 +400,7 @@ impl Lookup {
             dead: self.asked.saturating_sub(self.answered),
             closest: answered().next().map(|c| c.distance),
             nodes: answered().take(K).map(|c| (c.id, c.addr)).collect(),
-            crowd: self
-                .candidates
-                .iter()
-                .take(self.crowd())
-                .filter(|c| c.state == State::Answered)
-                .count(),
+            crowd: self.crowd_answered(),
             peers: self.peers.len(),
             announced: self.announced,
             refused,
@@ -432,7 +421,6 @@ pub(super) const PEERS_PER_LOOKUP_MAX: usize = 2_000;
 const IN_FLIGHT_MIN: usize = 24;
 // Beyond the eight that count, those between them whose ids break BEP 42.
 const ANNOUNCES_MAX: usize = 16;
-const CROWD_ANNOUNCES_MAX: usize = 8;
 // BEP 5 allows any length; real tokens have 4 to 20 bytes, and we do not echo kilobytes.
 const TOKEN_LEN_MAX: usize = 64;
 // If nobody answers at all, those we started from are asked again this often.

@@ -120,6 +120,8 @@ pub enum Says {
     Allies,
     /// The other Sybils, and peers that do not exist.
     Forged,
+    /// The nearest nodes that do not answer, and no peers.
+    Dead,
 }
 
 /// What was asked of the network about one key since it was first watched.
@@ -440,5 +442,7 @@ const fn inverse(odd: u32) -> u32 {
     x
 }
 
+#[cfg(test)]
+mod attacks;
 #[cfg(test)]
 mod tests;

@@ -87,19 +87,23 @@ impl Lookup {
             return None;
         }
         let valid_id = is_valid_id(id, addr.ip());
+        let distance = self.target.distance(id.key());
         let rival = self.candidates.iter().position(|c| {
             c.id == id || c.addr == addr || (!is_private(addr.ip()) && same_network(c.addr, addr))
         });
         if let Some(at) = rival {
             // One from each network. Who cannot choose his id has the better claim to the place.
             let rival = &self.candidates[at];
+            let (stays, is_other) = (rival.distance, rival.id != id && rival.addr != addr);
             let yields = rival.state == State::Untried && valid_id && !rival.valid_id;
+            if is_other {
+                self.note_shunned(if yields { stays } else { distance }, network(addr.ip()));
+            }
             if !yields {
                 return None;
             }
             self.candidates.remove(at);
         }
-        let distance = self.target.distance(id.key());
         let at = self.candidates.partition_point(|c| c.distance < distance);
         if self.candidates.len() >= CANDIDATES_MAX {
             // The farthest that was never asked goes; if all were asked, the newcomer.

@@ -450,3 +450,57 @@ fn who_answers_too_late_for_the_choice_is_announced_to_while_others_are_waited_f
     assert_eq!(lookup.next(), Next::Done);
     assert_eq!(lookup.report(Instant::ZERO).announced, 9);
 }
+
+// Around the target nodes stand as in a network of a thousand.
+fn spaced(n: u16) -> NodeId {
+    let mut id = [0; 20];
+    id[..2].copy_from_slice(&(64 * (n + 1)).to_be_bytes());
+    NodeId::new(id)
+}
+
+// Everybody answers under that id and takes announces: who was announced to.
+fn announced_where_all_answer(lookup: &mut Lookup, id_of: impl Fn(u16) -> NodeId) -> BTreeSet<u16> {
+    let mut announced = BTreeSet::new();
+    loop {
+        match lookup.next() {
+            Next::Ask { to, .. } => {
+                lookup.on_reply(&to, id_of(to.port() - 1), Some(b"token"));
+            }
+            Next::Announce { to, .. } => {
+                announced.insert(to.port() - 1);
+                lookup.on_announce_answered(&to, Ok(()));
+            }
+            Next::Done => return announced,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn wrong_suspicion_costs_queries_and_hides_nobody() {
+    let mut lookup = lookup(LookupKind::Announce(HASH));
+    lookup.density.named = Some(1e9);
+    (0..40).for_each(|n| lookup.add_contact(spaced(n), addr(n)));
+    lookup.suspects_to = Some(lookup.candidates[11].share);
+    let announced = announced_where_all_answer(&mut lookup, spaced);
+    assert_eq!(announced, (0..8).chain(12..20).collect());
+    assert_eq!(lookup.report(Instant::ZERO).crowd, 0, "it was wrong");
+}
+
+// Nothing is known of the size of the network; it is seen at the end that eight of them do not belong.
+#[test]
+fn search_does_not_end_among_nodes_that_stand_too_close_together() {
+    let id_of = |n: u16| match n.checked_sub(8) {
+        Some(n) => spaced(n),
+        None => NodeId::new(std::array::from_fn(|at| {
+            if at == 2 { [1, 2, 3, 4, 5, 6, 7, 8][usize::from(n)] } else { 0 }
+        })),
+    };
+    let mut lookup = lookup(LookupKind::Announce(HASH));
+    lookup.density.named = Some(5e7);
+    (0..40).for_each(|n| lookup.add_contact(id_of(n), addr(n)));
+    assert_eq!(lookup.crowd(), 0);
+    let announced = announced_where_all_answer(&mut lookup, id_of);
+    assert_eq!(announced, (0..16).collect());
+    assert_eq!(lookup.report(Instant::ZERO).crowd, 8);
+}

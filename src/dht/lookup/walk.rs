@@ -5,7 +5,6 @@ use super::Lookup;
 use super::candidates::{Candidate, State};
 use crate::base::addr::is_private;
 use crate::dht::bucket::K;
-use crate::dht::density;
 use crate::dht::flows::Priority;
 
 /// What a walk over the candidates found.
@@ -64,10 +63,12 @@ impl Lookup {
     pub(super) fn walk(&self, trusting: bool) -> Walk {
         let crowd = if trusting { 0 } else { self.crowd() };
         let mut walk = self.walk_from(crowd, trusting);
-        let crowd = || self.candidates.iter().take(crowd);
-        walk.blocked |= crowd().any(|c| c.state == State::Asked);
-        if walk.ask.is_none() && crowd().filter(|c| c.tries > 0).count() < self.crowd_asked_max() {
-            walk.ask = crowd().position(|c| c.state == State::Untried && !self.is_distrusted(c));
+        if crowd == 0 {
+            return walk;
+        }
+        walk.blocked |= self.candidates.iter().take(crowd).any(|c| c.state == State::Asked);
+        if walk.ask.is_none() {
+            walk.ask = self.next_of_crowd(crowd);
         }
         walk
     }
@@ -120,20 +121,6 @@ impl Lookup {
         !self.own_account && self.density.answering.is_some_and(near)
     }
 
-    /// How many of the closest candidates are there against all chance: inventions, or an attacker.
-    pub(super) fn crowd(&self) -> usize {
-        let shares = self.candidates.iter().map(|c| c.share);
-        self.density.named.map_or(0, |nodes| density::crowd(shares, nodes))
-    }
-
-    // Some of a crowd are asked all the same, more of one that answers: whoever is honest among them
-    // knows what we look for, and whoever looks where we announce may know nobody else.
-    fn crowd_asked_max(&self) -> usize {
-        let crowd = self.candidates.iter().take(self.crowd());
-        let answered = crowd.filter(|c| c.state == State::Answered).count();
-        (CROWD_ASKED_MIN + 2 * answered).min(CROWD_ASKED_MAX)
-    }
-
     /// BEP 42: nodes whose id does not follow from their address do not count towards the end, where
     /// most nodes' ids do. In a network that does not know the rule nobody would count.
     pub(super) fn demands_valid_ids(&self) -> bool {
@@ -153,7 +140,7 @@ impl Lookup {
 
     // Where others answer, silence may be one lost datagram. Not so the nodes of who names dead ones,
     // and while nobody answers, it is better to ask others than the same again.
-    fn deserves_retry(&self, candidate: &Candidate) -> bool {
+    pub(super) fn deserves_retry(&self, candidate: &Candidate) -> bool {
         candidate.tries < TRIES_MAX && self.answered > 0 && !self.is_distrusted(candidate)
     }
 }
@@ -173,9 +160,6 @@ const STRANGER: f64 = 1.2;
 const BITS_A_STEP: f64 = 4.0;
 /// So many nodes that answer should be as near as those that are asked without counting.
 const NEAR: f64 = 8.0;
-// Of a crowd where nobody answers, and of one where all do.
-const CROWD_ASKED_MIN: usize = 4;
-const CROWD_ASKED_MAX: usize = 16;
 // Queries to one node. If a tenth of all datagrams is lost, one round trip in five fails, and one time
 // in 25 the next one as well.
 const TRIES_MAX: usize = 2;

@@ -96,6 +96,7 @@ impl Network {
                 let ally = |ip| self.sybils.contains_key(&ip);
                 self.closest(target, K.min(self.sybils.len()), ally)
             }
+            Some((_, Says::Dead)) => self.closest(target, K, |ip| !self.is_alive(ip)),
             None if self.is_liar(own) => match self.options.lie {
                 Lie::MadeUp => return self.made_up(own, key),
                 Lie::Dead => self.closest(target, K, |ip| !self.is_alive(ip)),

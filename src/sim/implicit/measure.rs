@@ -85,8 +85,12 @@ pub struct Row {
 
 /// Runs the plan once for each seed of the node and its hashes; the network stays the same.
 pub fn measure(options: &Options, plan: &Plan, seeds: Range<u64>) -> Table {
+    measure_in(Network::new(options.clone()), plan, seeds).0
+}
+
+/// The same in a network that is there already, and is given back.
+pub fn measure_in(mut network: Network, plan: &Plan, seeds: Range<u64>) -> (Table, Network) {
     let mut table = Table::default();
-    let mut network = Network::new(options.clone());
     for seed in seeds {
         let mut rng = Rng::from_seed(crate::sim::scenario::seed(seed));
         for _ in 0..plan.cold {
@@ -107,7 +111,7 @@ pub fn measure(options: &Options, plan: &Plan, seeds: Range<u64>) -> Table {
             network = bench.network;
         }
     }
-    table
+    (table, network)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -261,7 +265,27 @@ impl Bench {
     }
 }
 
+impl Table {
+    /// Counts those of another table as well; what a row says of times stays its own.
+    pub fn add(&mut self, other: &Self) {
+        self.cold.add(&other.cold);
+        self.warm.add(&other.warm);
+        self.announce.add(&other.announce);
+    }
+}
+
 impl Row {
+    fn add(&mut self, other: &Self) {
+        self.lookups += other.lookups;
+        self.found += other.found;
+        self.closest_asked += other.closest_asked;
+        self.announced += other.announced;
+        self.closest_announced += other.closest_announced;
+        self.forged += other.forged;
+        self.queries.extend(&other.queries);
+        self.reports.extend(other.reports.iter().cloned());
+    }
+
     fn note_events(
         &mut self,
         events: &[(Instant, Event)],
@@ -295,6 +319,11 @@ impl Row {
         sorted.sort_unstable();
         let at = (sorted.len() * percent.min(100)).div_ceil(100).saturating_sub(1);
         sorted.get(at).copied().unwrap_or_default()
+    }
+
+    /// Lookups that reported more nodes around their target than chance puts there.
+    pub fn alarms(&self) -> usize {
+        self.reports.iter().filter(|report| report.crowd > 0).count()
     }
 
     fn mean(&self, total: usize) -> f64 {

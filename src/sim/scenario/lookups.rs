@@ -130,6 +130,8 @@ pub struct Outcome {
     pub asked: usize,
     /// Of these, those that did not answer.
     pub dead: usize,
+    /// Lookups that took nodes next to their target for an attacker's.
+    pub alarms: usize,
 }
 
 impl fmt::Display for Report {
@@ -143,7 +145,8 @@ impl fmt::Display for Report {
             writeln!(f, "    first peer: {}", outcome.first_peer)?;
             writeln!(f, "    whole lookup: {}", outcome.took)?;
             let each = |n: usize| n as f64 / (*lookups).max(1) as f64;
-            writeln!(f, "    asked {:.1}, {:.1} dead", each(outcome.asked), each(outcome.dead))?;
+            let (asked, dead) = (each(outcome.asked), each(outcome.dead));
+            writeln!(f, "    asked {asked:.1}, {dead:.1} dead, {} alarms", outcome.alarms)?;
         }
         writeln!(f, "  {:?}", self.counts)?;
         write!(f, "  {:?}, {} events, trace {:016x}", self.time, self.events, self.trace)
@@ -351,6 +354,7 @@ impl Outcome {
                     self.took.push(report.took);
                     self.asked += report.asked;
                     self.dead += report.dead;
+                    self.alarms += usize::from(report.crowd > 0);
                 }
             }
             dht::Event::Step { .. }
