@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use trackless::base::addr::Family;
 use trackless::base::{InfoHash, Instant, Key, NodeId, Rng};
+use trackless::dht::bench::BareTable;
 use trackless::dht::{Config, LookupId, Node, Output};
 use trackless::wire::krpc::{
     self, Answer, Body, Extra, Message, Method, QueryHead, encode_answer, encode_query,
@@ -46,6 +47,9 @@ pub fn all() -> Vec<Case> {
         case("answer get_peers as shipped, from 4096 addresses", 2_000, ask_as_shipped),
         case("drop a datagram that is no message", 5_000, || hand_in(b"x".repeat(80))),
         case("drop an answer to no query", 5_000, || hand_in(answer(8, 0))),
+        case("table: take an answer of a contact", 5_000, || offer(known)),
+        case("table: offer it somebody new where it is full", 5_000, || offer(newcomer)),
+        case("table: the 8 closest to a key", 2_000, closest),
         case("lookup step: take an answer, ask the next", 20, lookup),
     ]
 }
@@ -178,6 +182,52 @@ fn hand_in(datagram: Vec<u8>) -> Run {
         for _ in 0..rounds {
             node.handle_datagram(now, peer(7), black_box(&datagram));
             assert!(node.datagrams().is_empty());
+        }
+    })
+}
+
+// ---- the table alone ----
+
+// As full as that of a node which has been up for long in a network of millions.
+fn full_table() -> (BareTable, Vec<SocketAddr>) {
+    let mut table = BareTable::new(NodeId::new([0x5a; 20]));
+    let now = Instant::ZERO;
+    let added = |n: &u32| table.on_reply(now, id_of(contact(*n)), contact(*n));
+    let contacts: Vec<SocketAddr> = (0..20_000).filter(added).map(contact).collect();
+    assert!(table.len() > 180, "{} contacts", table.len());
+    (table, contacts)
+}
+
+fn known(contacts: &[SocketAddr], n: u32) -> SocketAddr {
+    contacts[n as usize % contacts.len()]
+}
+
+// Each from another network, most of them in the half where we are not.
+fn newcomer(_: &[SocketAddr], n: u32) -> SocketAddr {
+    peer(n % 100_000)
+}
+
+fn offer(who: fn(&[SocketAddr], u32) -> SocketAddr) -> Run {
+    let (mut table, contacts) = full_table();
+    let now = Instant::ZERO + Duration::from_secs(60);
+    let mut n = 0;
+    Box::new(move |rounds| {
+        for _ in 0..rounds {
+            n += 1;
+            let addr = who(&contacts, n);
+            black_box(table.on_reply(now, id_of(addr), addr));
+        }
+    })
+}
+
+fn closest() -> Run {
+    let (mut table, _) = full_table();
+    let keys: Vec<Key> = (0..256).map(|n| hash(n).key()).collect();
+    let mut n = 0;
+    Box::new(move |rounds| {
+        for _ in 0..rounds {
+            n += 1;
+            assert_eq!(table.closest(black_box(keys[n % keys.len()])), 8);
         }
     })
 }

@@ -2,6 +2,8 @@
 //! commands go in, [`Output`]s come out.
 
 mod announcer;
+#[doc(hidden)]
+pub mod bench;
 mod beside;
 mod bucket;
 mod bulk;
