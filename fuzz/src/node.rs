@@ -346,10 +346,14 @@ impl World {
         }
     }
 
-    // Silence from now on: every lookup comes to its end.
+    // Silence from now on: every lookup comes to its end. What the node does after that, others have seen.
     fn end(&mut self) {
-        if !self.lookups.is_empty() {
-            self.wait(LOOKUP_TIME_MAX);
+        let end = self.now + LOOKUP_TIME_MAX;
+        while let Some(at) = self.node.poll_timeout().filter(|at| *at <= end)
+            && !self.lookups.is_empty()
+        {
+            self.now = self.now.max(at);
+            self.wake();
         }
         assert!(self.lookups.is_empty(), "they go on: {:?}", self.lookups);
         let again = self.node.saved();
