@@ -26,6 +26,7 @@ mod items;
 mod layering;
 mod lossy;
 mod magnets;
+mod many;
 mod power;
 mod process;
 mod regressions;

@@ -16,8 +16,7 @@ pub fn inside(test: &str, body: impl FnOnce()) {
     }
     let this = std::env::current_exe().expect("this test has a file");
     let ended = Launch::new("unshare")
-        .args(namespaces())
-        .args(["sh", "-c", SETUP, "sh"])
+        .args(wrapping())
         .arg(this)
         .args([test, "--exact", "--nocapture", "--include-ignored"])
         .env(INSIDE, "1")
@@ -34,6 +33,14 @@ pub fn inside(test: &str, body: impl FnOnce()) {
     }
 }
 
+/// Arguments of `unshare`, before the program that is to run in a private network. It has to be told
+/// so: [`INSIDE`] is set for it.
+pub fn wrapping() -> Vec<&'static str> {
+    let mut args = namespaces();
+    args.extend(["sh", "-c", SETUP, "sh"]);
+    args
+}
+
 /// Are we inside?
 pub fn is_inside() -> bool {
     std::env::var_os(INSIDE).is_some()
@@ -47,15 +54,17 @@ fn namespaces() -> Vec<&'static str> {
     args
 }
 
-fn permitted() -> Result<(), String> {
+/// Can there be private networks?
+pub fn permitted() -> Result<(), String> {
     installed("unshare")?;
     installed("ip")?;
-    let tried = Launch::new("unshare").args(namespaces()).args(["sh", "-c", SETUP, "sh", "true"]);
+    let tried = Launch::new("unshare").args(wrapping()).arg("true");
     match tried.run(secs(20)).code {
         0 => Ok(()),
         _ => Err("network namespaces are not permitted here".to_owned()),
     }
 }
 
-const INSIDE: &str = "TRACKLESS_TEST_NETWORK";
+/// The variable by which a program knows that it is inside.
+pub const INSIDE: &str = "TRACKLESS_TEST_NETWORK";
 const SETUP: &str = "ip link set lo up && ip addr add 10.77.0.1/16 dev lo && exec \"$@\"";

@@ -191,6 +191,17 @@ impl Program {
         self.line(&self.stderr, what, limit, &wanted)
     }
 
+    /// Waits until there are so many lines of stdout; returns them.
+    #[track_caller]
+    pub fn stdout_lines(&self, count: usize, limit: Duration) -> Vec<String> {
+        let seen = std::cell::Cell::new(0);
+        self.stdout_line("line for each", limit, |_| {
+            seen.set(seen.get() + 1);
+            seen.get() == count
+        });
+        self.stdout.text().lines().take(count).map(str::to_owned).collect()
+    }
+
     #[track_caller]
     fn line(
         &self,
@@ -230,6 +241,17 @@ impl Program {
     /// The most memory that was ever resident, in KiB.
     pub fn peak_kib(&self) -> u64 {
         status_kib(self.pid(), "VmHWM:").unwrap_or_else(|| self.memory.peak.load(Ordering::Relaxed))
+    }
+
+    /// Processor time that it has used so far, in the kernel too.
+    pub fn cpu(&self) -> Duration {
+        let stat =
+            std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        // The name of the program, in brackets, may hold anything.
+        let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
+        let ticks: u64 = fields.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+        // Linux shows hundredths of a second to programs, however its clock ticks.
+        Duration::from_millis(ticks * 10)
     }
 
     /// Sends it a signal.
