@@ -194,7 +194,8 @@ impl Connection {
         let ahead = self.backlog() + self.uploads.reading_bytes();
         // What is ahead cannot be cancelled, and everything said later waits behind it.
         let rate = usize::try_from(self.upload.per_second()).unwrap_or(usize::MAX);
-        let limit = (rate / SEND_AHEAD_SHARE).clamp(SEND_AHEAD_MIN, SEND_AHEAD_MAX);
+        let least = if rate > 0 { SEND_AHEAD_MIN } else { SEND_AHEAD_START };
+        let limit = (rate / SEND_AHEAD_SHARE).clamp(least, SEND_AHEAD_MAX);
         let room = limit.checked_sub(ahead).map(|room| room.min(left)).filter(|room| *room > 0)?;
         self.uploads.next_read(room)
     }
@@ -216,8 +217,11 @@ fn block_bytes(block: &BlockRef) -> usize {
 
 /// Blocks are read ahead for a quarter of a second at the rate at which the peer takes them,
 const SEND_AHEAD_SHARE: usize = 4;
-/// but for at least so many bytes: the start is fast,
-const SEND_AHEAD_MIN: usize = 128 << 10;
+/// but for at least so many bytes while that is unknown: the start is fast;
+const SEND_AHEAD_START: usize = 128 << 10;
+/// then for two blocks at least. Many peers share a slow line: what waits for it at each of them makes
+/// all of them ask elsewhere for what is late, and again for what came;
+const SEND_AHEAD_MIN: usize = 32 << 10;
 /// and for at most so many: one connection fills a fast line with it, and a slow reader holds no
 /// more.
 pub(super) const SEND_AHEAD_MAX: usize = 1 << 20;
