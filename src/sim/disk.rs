@@ -248,8 +248,7 @@ impl MemoryDisk {
             return vec![DiskEvent::Failed(failure(DiskErrorKind::Io, "input/output error"))];
         }
         if self.faults.truncated_after == Some(self.writes) {
-            let half = self.blocks.keys().nth(self.blocks.len() / 2).copied();
-            half.into_iter().for_each(|half| drop(self.blocks.split_off(&half)));
+            self.cut();
         }
         self.refetched += u64::from(self.record.has(piece.get()));
         let len = u32::try_from(block.len()).unwrap_or(u32::MAX);
@@ -263,6 +262,13 @@ impl MemoryDisk {
             events.push(DiskEvent::Hashed { piece, digest: self.digest_of(piece) });
         }
         events
+    }
+
+    // Half of the file is gone. A piece that is still coming is in memory: it is written as a whole.
+    fn cut(&mut self) {
+        let Some(half) = self.blocks.keys().nth(self.blocks.len() / 2).copied() else { return };
+        let good = &self.good;
+        self.blocks.retain(|at, _| *at < half || !good.has(at.0.get()));
     }
 
     // The same bytes, of those that are shared.
