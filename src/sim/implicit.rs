@@ -443,6 +443,4 @@ const fn inverse(odd: u32) -> u32 {
 }
 
 #[cfg(test)]
-mod attacks;
-#[cfg(test)]
 mod tests;

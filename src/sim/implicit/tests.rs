@@ -1,3 +1,5 @@
+mod attacks;
+
 use super::measure::{Plan, measure};
 use super::*;
 

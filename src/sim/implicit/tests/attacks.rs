@@ -1,7 +1,7 @@
 //! Claims about lookups where somebody has put nodes next to the key.
 
-use super::measure::{Plan, Row, Table, measure_in};
-use super::*;
+use super::super::measure::{Plan, Row, Table, measure_in};
+use super::super::*;
 
 const SAYS: [Says; 4] = [Says::Nothing, Says::Allies, Says::Forged, Says::Dead];
 
