@@ -164,7 +164,7 @@ const DUE_MAX: f64 = 2.0;
 // One key in a million is crowded by chance: e^14.
 const SURPRISE: f64 = 14.0;
 // The bound is less good with so few: chance makes a cluster at one key in ten thousand.
-const SURPRISE_BESIDE: f64 = 10.0;
+const SURPRISE_BESIDE: f64 = 11.0;
 // Those beyond that a crowd is compared with: more reach to where not all are known.
 const BESIDE: usize = 8;
 const BESIDE_MIN: usize = 4;

@@ -34,12 +34,13 @@ fn thousand_nodes_find_what_was_announced_in_calm_and_in_storm() {
     options.rounds = vec![Round::CALM, Round { loss: 0.10, dead_before: 0.30, ..Round::CALM }];
     let report = run_lookups(options);
     println!("{report}");
-    for (outcome, found_min) in report.rounds.iter().zip([500, 498]) {
+    // Who joined while there were few does not take the many of now for attackers. Where half of those
+    // around a hash are silent, those that answer look like a cluster now and then.
+    for (outcome, (found_min, alarms_max)) in report.rounds.iter().zip([(500, 0), (498, 10)]) {
         assert_eq!((outcome.unannounced, outcome.ended), (0, outcome.lookups), "{report}");
         // Where one round trip in five fails, one lookup in a thousand may miss all who know.
         assert!(outcome.found >= found_min, "{report}");
-        // Who joined while there were few does not take the many of now for attackers.
-        assert_eq!(outcome.alarms, 0, "{report}");
+        assert!(outcome.alarms <= alarms_max, "{report}");
     }
     assert_eq!(report.lonely, 0, "everybody knows others: {report}");
     assert_eq!(report.rounds[0].lookups, 500);
