@@ -81,7 +81,8 @@ fn seed_that_finds_no_descriptor_for_its_record_goes_on() {
         let place = Place::new(&state, info_hash, &there.canonicalize().unwrap());
         let record = place.parts().with_extension("state.tmp");
         let inject = format!("inject=openat:error=EMFILE:when={when}");
-        let strace = ["-f", "-qq", "-o", "/dev/null", "-P", record.to_str().unwrap()];
+        // -D: the program is our child, and ends when it is ended.
+        let strace = ["-D", "-f", "-qq", "-o", "/dev/null", "-P", record.to_str().unwrap()];
         let share = world.trackless_at(addr, ["share", "--no-dht"]).arg(&torrent).arg("--data");
         let strace = strace.into_iter().chain(["-e", "trace=openat", "-e", &inject]);
         let program = share.arg(&there).behind("strace", strace).start();
