@@ -143,11 +143,9 @@ fn machine() -> String {
     let memory = field(&read("/proc/meminfo"), "MemTotal").unwrap_or_default();
     let kib: u64 = memory.trim_end_matches(" kB").parse().unwrap_or(0);
     let kernel = read("/proc/sys/kernel/osrelease");
-    format!(
-        "{cores} cores of {cpu}, {} GiB of memory, Linux {}.",
-        (kib + (1 << 19)) >> 20,
-        kernel.trim()
-    )
+    // Without what a distribution, or a host, adds.
+    let kernel = kernel.trim().split('-').next().unwrap_or_default();
+    format!("{cores} cores of {cpu}, {} GiB of memory, Linux {kernel}.", (kib + (1 << 19)) >> 20)
 }
 
 /// A word on how far it is.
