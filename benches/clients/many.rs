@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use trackless::driver::{AddTorrent, Session, SessionConfig, TorrentEvent};
 use trackless::swarm::Event;
 
-use crate::client::{Client, Seeding, Working};
+use crate::client::{Client, Working};
 use crate::limits::{megabytes, random_file};
 use crate::world::{World, secs};
 use crate::{Plan, figure, head, median, resolving, row, say};
@@ -34,35 +34,20 @@ pub fn table(plan: &Plan) {
     let runs: Vec<Served> = (0..plan.runs).map(|_| connections()).collect();
     let what =
         format!("one seeder, one torrent of {} MiB, {PEERS} downloaders at once", FILE >> 20);
-    let rate = median(runs.iter().map(|run| run.rate));
-    let cpu = median(runs.iter().map(|run| run.cpu));
-    let peak = median(runs.iter().map(|run| run.peak));
-    print(
-        what,
-        format!(
-            "{} MB/s in all, {} CPU s/GiB and {} MiB for the seeder",
-            figure(rate, 0),
-            figure(cpu, 1),
-            figure(peak, 0)
-        ),
-    );
+    print(what, in_words(&runs, "seeder"));
     let runs: Vec<Served> = (0..plan.runs).filter_map(|_| parallel()).collect();
     let what = format!(
         "{DOWNLOADS} torrents of {} MiB downloaded side by side from one seeder",
         EACH >> 20
     );
-    let rate = median(runs.iter().map(|run| run.rate));
-    let cpu = median(runs.iter().map(|run| run.cpu));
-    let peak = median(runs.iter().map(|run| run.peak));
-    print(
-        what,
-        format!(
-            "{} MB/s in all, {} CPU s/GiB and {} MiB for the downloader",
-            figure(rate, 0),
-            figure(cpu, 1),
-            figure(peak, 0)
-        ),
-    );
+    print(what, in_words(&runs, "downloader"));
+}
+
+// The medians; what it cost is that of one end.
+fn in_words(runs: &[Served], end: &str) -> String {
+    let of = |what: fn(&Served) -> f64, digits| figure(median(runs.iter().map(what)), digits);
+    let (rate, cpu, peak) = (of(|run| run.rate, 0), of(|run| run.cpu, 1), of(|run| run.peak, 0));
+    format!("{rate} MB/s in all, {cpu} CPU s/GiB and {peak} MiB for the {end}")
 }
 
 struct Idle {
@@ -154,15 +139,16 @@ fn connections() -> Served {
             drop(download.await.unwrap());
         }
     });
-    served(&seeding, started.elapsed(), FILE * PEERS, seeding.program.cpu() - before)
+    let (time, cpu) = (started.elapsed(), seeding.program.cpu() - before);
+    served(time, FILE * PEERS, cpu, seeding.program.peak_kib())
 }
 
-fn served(seeding: &Seeding, time: Duration, bytes: u64, cpu: Duration) -> Served {
+fn served(time: Duration, bytes: u64, cpu: Duration, peak_kib: u64) -> Served {
     let gib = bytes as f64 / f64::from(1 << 30);
     Served {
         rate: megabytes(bytes, time),
         cpu: cpu.as_secs_f64() / gib,
-        peak: seeding.program.peak_kib() as f64 / 1024.0,
+        peak: peak_kib as f64 / 1024.0,
     }
 }
 
@@ -178,13 +164,7 @@ fn parallel() -> Option<Served> {
     ]);
     let took = Working::new(started, get.start()).wait(secs(120));
     let took = took.map_err(|error| say(&format!("downloads side by side: {error}"))).ok()?;
-    let bytes = EACH * DOWNLOADS as u64;
-    let gib = bytes as f64 / f64::from(1 << 30);
-    Some(Served {
-        rate: megabytes(bytes, took.time),
-        cpu: took.cpu.as_secs_f64() / gib,
-        peak: took.peak_kib as f64 / 1024.0,
-    })
+    Some(served(took.time, EACH * DOWNLOADS as u64, took.cpu, took.peak_kib))
 }
 
 const TORRENTS: usize = 1000;

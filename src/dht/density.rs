@@ -163,7 +163,7 @@ const NAMED_ASSUMED: f64 = 5e7;
 const DUE_MAX: f64 = 2.0;
 // One key in a million is crowded by chance: e^14.
 const SURPRISE: f64 = 14.0;
-// The bound is less good with so few: chance makes a cluster at one key in ten thousand.
+// The bound is less good with so few: chance makes a cluster at fewer than one key in two thousand.
 const SURPRISE_BESIDE: f64 = 11.0;
 // Those beyond that a crowd is compared with: more reach to where not all are known.
 const BESIDE: usize = 8;
