@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Lookup, Token};
 use crate::base::addr::{is_private, network};
 use crate::base::{Distance, NodeId};
+use crate::dht::bucket::K;
 use crate::dht::density::share;
 use crate::dht::security::is_valid_id;
 
@@ -106,8 +107,7 @@ impl Lookup {
         }
         let at = self.candidates.partition_point(|c| c.distance < distance);
         if self.candidates.len() >= CANDIDATES_MAX {
-            // The farthest that was never asked goes; if all were asked, the newcomer.
-            let spare = self.candidates.iter().rposition(|c| c.state == State::Untried)?;
+            let spare = self.spare()?;
             if spare < at {
                 return None;
             }
@@ -127,6 +127,21 @@ impl Lookup {
         };
         self.candidates.insert(at, candidate);
         Some(at)
+    }
+
+    // Who goes when there is no room: the farthest that nobody waits for and that is none of the eight
+    // closest that answered. Were those to stay that were asked, a lookup that has asked many on its way
+    // could not hear of the nodes that it is looking for.
+    fn spare(&self) -> Option<usize> {
+        let mut nearer = self.candidates.iter().filter(|c| c.state == State::Answered).count();
+        self.candidates.iter().rposition(|c| match c.state {
+            State::Untried | State::Dead => true,
+            State::Answered => {
+                nearer -= 1;
+                nearer >= K
+            }
+            State::Asked | State::Stalled | State::Overdue => false,
+        })
     }
 
     /// The contacts that an answer named.

@@ -81,7 +81,7 @@ fn opening_asks_the_quick_among_the_near_first() {
 }
 
 #[test]
-fn opening_is_wide_until_somebody_answers_and_a_stalled_one_frees_its_place() {
+fn start_of_who_knows_nobody_is_wide_until_some_have_answered_and_a_stalled_one_frees_its_place() {
     let contacts: Vec<_> = (20..60).map(|bit| (bit, None)).collect();
     let mut lookup = opened_with(&contacts);
     let (first, next) = asked(&mut lookup);
@@ -90,6 +90,11 @@ fn opening_is_wide_until_somebody_answers_and_a_stalled_one_frees_its_place() {
     assert_eq!(asked(&mut lookup).0.len(), 1);
     let best = lookup.candidates[2].id;
     lookup.on_reply(&first[2], best, None);
+    assert_eq!(asked(&mut lookup).0.len(), 1);
+    lookup.answered = walk::COLD_START;
+    assert_eq!(asked(&mut lookup), (Vec::new(), Next::Wait));
+    let next_best = lookup.candidates[1].id;
+    lookup.on_reply(&first[1], next_best, None);
     assert_eq!(asked(&mut lookup), (Vec::new(), Next::Wait));
 }
 
@@ -229,6 +234,28 @@ fn thousands_of_invented_nodes_cost_bounded_queries_and_memory() {
         }
     }
     assert!(asked_in_all <= QUERIES_PER_LOOKUP_MAX, "{asked_in_all}");
+}
+
+#[test]
+fn lookup_that_has_asked_as_many_as_it_remembers_still_hears_of_closer_ones() {
+    let mut lookup = lookup(LookupKind::FindNode);
+    let far = CANDIDATES_MAX as u16 + 40;
+    lookup.add_contact(id(far), addr(far));
+    // Each knows but those that are a little closer, and every fifth is gone.
+    while let (to, Next::Wait) = asked(&mut lookup)
+        && !to.is_empty()
+    {
+        for n in to.iter().map(|to| to.port() - 1) {
+            if n % 5 == 3 {
+                lookup.on_dead(&addr(n));
+            } else {
+                answer(&mut lookup, n, &[n.saturating_sub(1), n.saturating_sub(2)]);
+            }
+        }
+    }
+    assert!(lookup.asked > CANDIDATES_MAX && lookup.candidates.len() <= CANDIDATES_MAX);
+    let nodes = lookup.report(Instant::ZERO).nodes;
+    assert_eq!(nodes, [0, 1, 2, 4, 5, 6, 7, 9].map(node));
 }
 
 #[test]

@@ -53,6 +53,7 @@ impl Lookup {
         match (self.is_urgent(), self.density.answering) {
             (false, _) => ALPHA,
             (true, Some(_)) => ALPHA_URGENT,
+            (true, None) if self.answered < COLD_START => ALPHA_COLD_START,
             (true, None) => ALPHA_COLD,
         }
     }
@@ -152,6 +153,10 @@ const ALPHA_URGENT: usize = 6;
 // And by a node that has just started, of whose contacts none is near: each of many steps is as long as
 // the quickest of those asked takes.
 const ALPHA_COLD: usize = 8;
+// Until so many have answered it asks more widely, for all that follows begins with the quickest of
+// them: a sixteenth less time for fourteen queries more.
+pub(super) const COLD_START: usize = 12;
+const ALPHA_COLD_START: usize = 12;
 // Queries before the first answer. Some of those asked are slow or gone, and the first few that answer
 // name different nodes. In a network of 100,000, eight are 10 ms slower.
 const OPENING: usize = 12;
