@@ -72,6 +72,7 @@ enum State {
 #[derive(Debug, Default)]
 struct Counters {
     choke_flaps: u32,
+    interest_flaps: u32,
     announcements: u32,
     invalid_requests: u32,
     unsolicited_blocks: u32,
@@ -249,7 +250,13 @@ impl Connection {
 
     fn on_interest(&mut self, interested: bool) -> Received {
         let was = std::mem::replace(&mut self.peer_interested, interested);
-        if was == interested { Received::Nothing } else { Received::Interest }
+        if was == interested {
+            return Received::Nothing;
+        }
+        let flaps = &mut self.counters.interest_flaps;
+        *flaps = (*flaps + 1).min(INTEREST_FLAPS_MAX);
+        // What it wants is known; who is served next is not thought over for it each time.
+        if *flaps == INTEREST_FLAPS_MAX { Received::Nothing } else { Received::Interest }
     }
 
     // aria2 sends its bitfield again where it has twenty pieces or more to tell of: dozens of times in
@@ -374,6 +381,7 @@ impl Connection {
         self.upload.roll(now);
         self.requests.adapt(now, self.download.per_second());
         self.counters.choke_flaps = self.counters.choke_flaps.saturating_sub(1);
+        self.counters.interest_flaps = self.counters.interest_flaps.saturating_sub(4);
         Ok(())
     }
 
@@ -498,6 +506,9 @@ const UNSOLICITED_BLOCKS_MAX: u32 = 16;
 const INVALID_REQUESTS_MAX: u32 = 300;
 /// Chokes above two a second (one is forgiven a tick).
 const CHOKE_FLAPS_MAX: u32 = 100;
+/// Changes of mind above eight a second (four are forgiven a tick). A leecher as quick as we are changes
+/// it with every piece that we get, and keeps its place meanwhile.
+const INTEREST_FLAPS_MAX: u32 = 64;
 /// Bitfields with little news and extension handshakes on one connection. Clients send the latter
 /// again when something changes.
 const ANNOUNCEMENTS_MAX: u32 = 32;

@@ -265,6 +265,27 @@ fn broken_rules_name_themselves() {
     assert_eq!(hellos, Some(Misbehavior::RepeatedAnnouncements));
 }
 
+#[test]
+fn peer_that_changes_its_mind_all_the_time_is_thought_over_now_and_then() {
+    let mut conn = open(Instant::ZERO, None);
+    let turns = |conn: &mut Connection, now| {
+        let mut news = 0;
+        for _ in 0..1000 {
+            for message in [Message::Interested, Message::NotInterested, Message::Interested] {
+                let received = conn.handle_frame(now, &frame(&message)).unwrap();
+                news += usize::from(received == Received::Interest);
+            }
+        }
+        news
+    };
+    let first = turns(&mut conn, Instant::ZERO);
+    assert!((20..=64).contains(&first), "{first}");
+    assert!(conn.is_peer_interested(), "and what it said last is what counts");
+    conn.tick(Instant::ZERO + Duration::from_secs(1)).unwrap();
+    let later = turns(&mut conn, Instant::ZERO + Duration::from_secs(1));
+    assert!((1..=8).contains(&later), "{later}");
+}
+
 fn dont_have(piece: u32) -> Message {
     Message::Extended { id: DONT_HAVE_ID, payload: encode_dont_have(piece) }
 }
