@@ -315,6 +315,7 @@ pub fn counts(status: &TorrentStatus) -> Counts {
         peers: swarm.peers_known,
         reached: swarm.peers_reached,
         connected: swarm.connected,
+        banned: swarm.banned,
         has_metadata: swarm.phase != Phase::FetchingMetadata,
         metadata: (as_u64(swarm.metadata.0), as_u64(swarm.metadata.1)),
         checking: (swarm.phase == Phase::Checking).then_some(swarm.checking),

@@ -60,6 +60,8 @@ pub struct Counts {
     pub reached: usize,
     /// Connected peers now.
     pub connected: usize,
+    /// Addresses that are banned for what they sent.
+    pub banned: usize,
     /// Is the info dictionary here?
     pub has_metadata: bool,
     /// Its bytes received and its size.
@@ -113,7 +115,9 @@ impl Counts {
             steps.push(format!("peers {}", self.peers));
         }
         if stage >= Stage::Connected {
-            steps.push(format!("connected {}", self.connected));
+            let banned = self.banned;
+            let banned = if banned == 0 { String::new() } else { format!(", {banned} banned") };
+            steps.push(format!("connected {}{banned}", self.connected));
         }
         if stage == Stage::Metadata {
             steps.push(match self.metadata {
@@ -154,7 +158,12 @@ impl Counts {
         if !self.has_metadata {
             return self.nobody();
         }
-        let state = format!("{} of {} verified", size(self.verified), size(self.wanted));
+        let mut state = format!("{} of {} verified", size(self.verified), size(self.wanted));
+        if self.banned > 0 {
+            // Who sends other data than the torrent names is as good as nobody, and no reason to wait.
+            let banned = plural(self.banned, "peer");
+            state.push_str(&format!("; {banned} banned for wrong data or breaking the protocol"));
+        }
         if deadline && (self.verified > 0 || self.reached > 0) {
             return Failure::new(Code::TimedOut, format!("time is up: {state}")).at(Stage::Data);
         }
@@ -285,6 +294,12 @@ mod tests {
         let timed_out = counts.failure(WAITED, true);
         assert_eq!(timed_out.code, Code::TimedOut);
         assert_eq!(timed_out.error, "time is up: 1.0 MiB of 4.0 MiB verified");
+        counts.banned = 1;
+        assert_eq!(
+            counts.failure(WAITED, true).error,
+            "time is up: 1.0 MiB of 4.0 MiB verified; 1 peer banned for wrong data or breaking the protocol"
+        );
+        assert!(counts.line().contains("connected 0, 1 banned -> data"), "{}", counts.line());
     }
 
     #[test]
