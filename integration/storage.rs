@@ -322,9 +322,41 @@ fn file_replaced_or_gone_while_it_is_shared_never_becomes_somebody_elses_bad_byt
         }
         shared.sharing.program.expect_alive(what);
         let ended = shared.sharing.program.terminate(secs(10));
+        let is_named = ended.stderr.contains("was changed while it is shared");
+        assert_eq!(is_named, what == "overwritten", "{what}: {}", ended.stderr);
         assert_eq!(ended.code, 143, "{what}: {}", ended.stderr);
         assert!(!ended.stderr.contains("panicked"), "{what}: {}", ended.stderr);
     }
+}
+
+#[test]
+fn file_overwritten_while_it_is_shared_is_named_and_only_what_is_left_of_it_is_served() {
+    use std::os::unix::fs::FileExt as _;
+    let shared = Shared::new();
+    let mut wire = shared.greet();
+    // BEP 54, under a number of ours.
+    let hello = B::dict([("m", B::dict([("lt_donthave", B::Int(9))]))]).encode();
+    wire.send_extended(0, &hello).unwrap();
+    wire.send(id::INTERESTED, &[]).unwrap();
+    wire.read_until(secs(30), |message, _| message == id::UNCHOKE).expect("an unchoke");
+    let path = shared.world.dir().join("there").join(&shared.content.name);
+    let there = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    there.write_all_at(&[0; 100], 2 * 65_536).unwrap();
+    // Neither the block that was hit nor another of its piece.
+    for begin in [0, 32_768] {
+        wire.request(2, begin, 16_384).unwrap();
+    }
+    let is_answer = |m, p: &[u8]| m == id::PIECE || (m == id::EXTENDED && p.first() == Some(&9));
+    let (answer, taken_back) = wire.read_until(secs(10), is_answer).expect("an answer");
+    assert_eq!((answer, &taken_back[..]), (id::EXTENDED, &[9, 0, 0, 0, 2][..]));
+    wire.request(3, 0, 16_384).unwrap();
+    let (_, block) = wire.read_until(secs(10), |m, _| m == id::PIECE).expect("a block of the rest");
+    assert_eq!(block[..8], [0, 0, 0, 3, 0, 0, 0, 0]);
+    assert!(block[8..] == shared.content.bytes()[3 * 65_536..][..16_384]);
+    let ended = shared.sharing.program.terminate(secs(10));
+    assert_eq!(ended.code, 143, "{}", ended.stderr);
+    let named = format!("{} was changed while it is shared", shared.content.name);
+    assert_eq!(ended.stderr.matches(&named).count(), 1, "{}", ended.stderr);
 }
 
 #[test]

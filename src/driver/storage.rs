@@ -17,6 +17,7 @@ pub(in crate::driver) mod fixture;
 pub(in crate::driver) mod handles;
 pub(in crate::driver) mod hashing;
 pub(in crate::driver) mod parts;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -145,6 +146,8 @@ pub(in crate::driver) struct Opened {
     info_hash: InfoHash,
     place: Option<Place>,
     has_padding: bool,
+    // Twenty bytes a piece.
+    hashes: Bytes,
     good: Mutex<Bitfield>,
     wanted: Mutex<Option<Vec<bool>>>,
     // Something is good that the record does not say yet.
@@ -203,12 +206,14 @@ impl Opened {
                 check::check(&files, &info, &looked, record, &storage.stop, progress)?
             }
         };
+        files.watch().start(&looked);
         let opened = Opened {
             files,
             mode: *mode,
             info_hash,
             place,
             has_padding,
+            hashes: info.pieces,
             good: Mutex::new(checked.good),
             wanted: Mutex::new(wanted.map(<[bool]>::to_vec)),
             unsaved: AtomicBool::new(checked.news),
@@ -277,8 +282,11 @@ impl Opened {
             match self.files.stamp(index) {
                 Some(stamp) if stamp.len > file.len && self.mode == StorageMode::Download => {
                     self.files.truncate(index)?;
+                    self.files.watch().settle(index, stamp, self.files.stamp(index));
                 }
-                Some(stamp) if stamp.len >= file.len => {}
+                Some(stamp) if stamp.len >= file.len => {
+                    self.files.watch().settle(index, stamp, Some(stamp));
+                }
                 Some(_) => return Err(self.lost(index, "was made shorter behind our back")),
                 None => return Err(self.lost(index, "was removed or replaced behind our back")),
             }
@@ -303,7 +311,9 @@ impl Opened {
         let synced = self.files.sync().inspect_err(|_| self.unsure.store(true, Ordering::Release));
         let saved = synced.and_then(|synced| {
             for file in synced {
-                stamps[file] = self.files.stamp(file);
+                // Of a file that was changed by somebody else not even the rest is trusted later.
+                let is_ours = !self.files.watch().is_changed(file);
+                stamps[file] = self.files.stamp(file).filter(|_| is_ours);
             }
             self.write_record(&good, &stamps)
         });

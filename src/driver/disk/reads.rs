@@ -32,14 +32,14 @@ impl ReadCache {
         let chunk_len = piece_len.saturating_sub(start).min(CHUNK_LEN);
         let at = begin - start;
         if at.checked_add(len).is_none_or(|end| end > chunk_len) {
-            return opened.files.read_new(piece, begin, len);
+            return opened.read_good(piece, begin, len);
         }
         let key = (id, piece.get(), chunk);
         let slice = at as usize..(at + len) as usize;
         if let Some(bytes) = self.chunks.get_mut(&key) {
             return Ok(bytes.slice(slice));
         }
-        let bytes = opened.files.read_new(piece, start, chunk_len)?;
+        let bytes = opened.read_good(piece, start, chunk_len)?;
         let block = bytes.slice(slice);
         self.chunks.insert(key, bytes);
         Ok(block)

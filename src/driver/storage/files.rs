@@ -25,6 +25,7 @@ use crate::driver::resume::Stamp;
 use crate::driver::storage::errors::{conflict, disk_error};
 use crate::driver::storage::handles::{Handle, Handles};
 use crate::driver::storage::parts::Parts;
+use crate::driver::storage::watch::Watch;
 use crate::driver::storage::{aligned, locked};
 use crate::swarm::layout::{Layout, Span};
 use crate::swarm::{DiskError, PieceIndex};
@@ -62,6 +63,7 @@ pub(in crate::driver) struct FileSet {
     inodes: Vec<AtomicU64>,
     // Two paths may still be one file: on a file system that ignores case, by hard links.
     owners: Mutex<BTreeMap<(u64, u64), usize>>,
+    watch: Watch,
 }
 
 impl FileSet {
@@ -88,6 +90,7 @@ impl FileSet {
             written: flags(),
             inodes: (0..count).map(|_| AtomicU64::new(0)).collect(),
             owners: Mutex::default(),
+            watch: Watch::default(),
             lock,
             layout,
             root,
@@ -176,6 +179,7 @@ impl FileSet {
                 continue;
             }
             let (handle, offset) = self.locate(piece, begin, &span, true)?;
+            self.watch.on_writing(span.file);
             let written = write_all(&handle, &mut slices(blocks, &span), offset);
             written.map_err(|e| self.error("writing", span.file, &e))?;
             self.on_written(span.file);
@@ -273,6 +277,24 @@ impl FileSet {
         (known == 0 || known == meta.ino()).then(|| Stamp::of(&meta))
     }
 
+    pub(super) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// What the file of a span looks like. Padding is on no disk, and the side file is ours alone.
+    pub(super) fn open_stamp(
+        &self,
+        piece: PieceIndex,
+        span: &Span,
+    ) -> Result<Option<Stamp>, DiskError> {
+        if self.layout.files()[span.file].pad || self.slot(piece, span.file).is_some() {
+            return Ok(None);
+        }
+        let meta = self.handle(span.file, false)?.file.metadata();
+        let meta = meta.map_err(|e| self.error("reading", span.file, &e))?;
+        Ok(Some(Stamp::of(&meta)))
+    }
+
     /// Cuts what a file has behind its end.
     pub(in crate::driver) fn truncate(&self, file: usize) -> Result<(), DiskError> {
         let handle = self.handle(file, true)?;
@@ -336,6 +358,7 @@ impl FileSet {
             buffer.resize(span.len as usize, 0);
             if self.parts.read(slot + u64::from(span.at), &mut buffer)? {
                 let handle = self.handle(file, true)?;
+                self.watch.on_writing(file);
                 let written = handle.file.write_all_at(&buffer, span.file_offset);
                 written.map_err(|e| self.error("writing", file, &e))?;
                 self.on_written(file);

@@ -478,3 +478,66 @@ fn stop_breaks_a_check_off_and_keeps_the_old_record() {
     let (have, checked) = checked_bytes(&storage(config(dir.path())), &fixture);
     assert_eq!((have, checked), (vec![0, 1, 2, 3], 65536));
 }
+
+// Writes at an offset, at a time that no other change has.
+fn change(path: &Path, at: u64, bytes: &[u8], time: u64) {
+    use std::os::unix::fs::FileExt as _;
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(bytes, at).unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(time)).unwrap();
+}
+
+fn read_good(storage: &Storage, fixture: &Fixture, piece: u32) -> Result<(), DiskError> {
+    let piece = fixture.layout.piece(piece).unwrap();
+    let opened = storage.opened().unwrap();
+    let bytes = opened.read_good(piece, 0, fixture.layout.piece_len(piece))?;
+    assert!(bytes == fixture.piece_data(piece), "bytes that were never checked");
+    Ok(())
+}
+
+#[test]
+fn what_is_changed_while_it_is_shared_is_hashed_before_it_is_given_away() {
+    let (dir, fixture) = (tempfile::tempdir().unwrap(), three_files());
+    let (out, mode) = (dir.path().join("out"), StorageMode::SeedChecked);
+    fixture.lay_down(&out);
+    let s = storage(StorageConfig { mode, ..config(dir.path()) });
+    assert_eq!(open(&s, &fixture).unwrap(), [0, 1, 2, 3]);
+    (0..4).for_each(|piece| read_good(&s, &fixture, piece).unwrap());
+
+    // Of equal length, and only the first piece is another.
+    change(&out.join("top/a"), 5, &[!fixture.data[5]], 100);
+    let error = read_good(&s, &fixture, 0).unwrap_err();
+    assert_eq!(error.kind, DiskErrorKind::Io, "{error}");
+    assert!(error.context.ends_with("top/a"), "{error}");
+    (1..4).for_each(|piece| read_good(&s, &fixture, piece).unwrap());
+    // What was found good again is not so for ever.
+    change(&out.join("top/a"), 40_000, &[!fixture.data[40_000]], 90);
+    read_good(&s, &fixture, 1).unwrap_err();
+    // Another time alone is no other content, and what was put right is right.
+    change(&out.join("top/d/b"), 0, &[], 80);
+    change(&out.join("top/a"), 0, fixture.file_data(0), 70);
+    (0..4).for_each(|piece| read_good(&s, &fixture, piece).unwrap());
+}
+
+#[test]
+fn what_a_download_writes_itself_is_no_change_and_what_comes_later_is() {
+    let (dir, fixture) = (tempfile::tempdir().unwrap(), three_files());
+    let s = storage(config(dir.path()));
+    open(&s, &fixture).unwrap();
+    let is_changed = |file| s.opened().unwrap().files.watch().is_changed(file);
+    for piece in 0..4 {
+        write(&s, &fixture, &[piece]);
+        (0..=piece).for_each(|piece| read_good(&s, &fixture, piece).unwrap());
+    }
+    s.opened().unwrap().flush().unwrap();
+    (0..4).for_each(|piece| read_good(&s, &fixture, piece).unwrap());
+    assert!((0..4).all(|file| !is_changed(file)));
+    change(&dir.path().join("out/top/a"), 5, &[!fixture.data[5]], 100);
+    read_good(&s, &fixture, 0).unwrap_err();
+    assert!(is_changed(0));
+    // The piece is fetched again; the others of that file are still not taken at their word.
+    write(&s, &fixture, &[0]);
+    change(&dir.path().join("out/top/a"), 40_000, &[!fixture.data[40_000]], 90);
+    read_good(&s, &fixture, 0).unwrap();
+    read_good(&s, &fixture, 1).unwrap_err();
+}
