@@ -88,20 +88,24 @@ fn get_as_nobody(
     link: &str,
 ) -> Option<Launch> {
     let get = world.get_at(addr, link, out, &[from.addr]);
+    permit(&world.dir().join(format!("state-{}", addr.ip())), 0o777);
+    as_nobody(world, get)
+}
+
+fn as_nobody(world: &World, launch: Launch) -> Option<Launch> {
     if root().is_err() {
-        return Some(get);
+        return Some(launch);
     }
     if !have(installed("setpriv")) {
         return None;
     }
     permit(world.dir(), 0o755);
     permit(&world.dir().join("home"), 0o777);
-    permit(&world.dir().join(format!("state-{}", addr.ip())), 0o777);
     // Nobody cannot go where it was built.
     let program = world.dir().join("trackless");
     std::fs::copy(crate::world::TRACKLESS, &program).unwrap();
     let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
-    Some(get.with_program(&program).behind("setpriv", nobody))
+    Some(launch.with_program(&program).behind("setpriv", nobody))
 }
 
 #[test]
@@ -381,6 +385,25 @@ fn verify_names_what_is_bad_and_missing() {
     assert!(line("big.bin").contains("bad"), "{}", ended.stdout);
     assert!(line("x.txt").contains("missing"), "{}", ended.stdout);
     assert!(line("one-byte").contains("ok"), "{}", ended.stdout);
+}
+
+#[test]
+fn verify_of_what_may_not_be_read_ends_with_9_and_calls_nothing_bad() {
+    let world = World::new();
+    let content = Content::tree(57, 300_000, 32_768);
+    let there = world.folder("there");
+    content.write_to(&there);
+    let torrent = world.dir().join("it.torrent");
+    std::fs::write(&torrent, content.torrent()).unwrap();
+    permit(&there.join(content.path(5)), 0o000);
+    let verify = world.trackless(["verify"]).arg(&torrent).arg(&there);
+    let Some(verify) = as_nobody(&world, verify) else { return };
+    let ended = verify.run(secs(60)).expect(9, "verify of what may not be read");
+    let line = |name: &str| ended.stdout.lines().find(|l| l.contains(name)).unwrap_or_default();
+    assert!(line("big.bin").starts_with("unreadable "), "{}", ended.stdout);
+    assert!(!ended.stdout.contains("bad"), "{}", ended.stdout);
+    assert!(ended.stderr.contains("big.bin: permission denied"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("fetches"), "{}", ended.stderr);
 }
 
 #[test]

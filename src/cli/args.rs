@@ -262,7 +262,9 @@ Example:
   trackless create ~/Videos/holiday -o holiday.torrent --piece-length 1MiB";
 
 const VERIFY_EXAMPLES: &str = "\
-Prints `ok`, `bad` or `missing` for each file; exit code 5 unless all are ok.
+Prints `ok`, `bad` or `missing` for each file; exit code 5 unless all are ok. `unproven` is a
+file whose own pieces are right, and that shares one with a file that is not. `unreadable` is one
+that is there and cannot be read: exit code 9 if that is not allowed, 8 if the disk fails.
 
 Example:
   trackless verify holiday.torrent ~/Downloads";

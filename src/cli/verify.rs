@@ -14,6 +14,7 @@ use super::progress::Progress;
 use super::signals;
 use super::stage::plural;
 use crate::driver::verify::{FileCheck, FileVerdict, VerifyError, VerifyReport, verify};
+use crate::swarm::{DiskError, DiskErrorKind};
 
 /// Runs the verb.
 pub fn run(args: &VerifyArgs, console: &Arc<Console>) -> Result<(), Failure> {
@@ -36,7 +37,7 @@ pub fn run(args: &VerifyArgs, console: &Arc<Console>) -> Result<(), Failure> {
     if report.is_ok() {
         return Ok(());
     }
-    let failure = mismatch(&report, &args.dir);
+    let failure = failure(&report, &args.dir);
     // With --json the report has said it all.
     Err(if console.is_json() { failure.reported() } else { failure })
 }
@@ -44,7 +45,7 @@ pub fn run(args: &VerifyArgs, console: &Arc<Console>) -> Result<(), Failure> {
 fn print(report: &VerifyReport, console: &Console) {
     if console.is_json() {
         let files: Vec<_> = report.files.iter().map(file_json).collect();
-        let code = if report.is_ok() { Code::Ok } else { Code::Mismatch };
+        let code = code(report);
         console.record(String::new, || {
             json!({
                 "code": code.number(),
@@ -58,7 +59,9 @@ fn print(report: &VerifyReport, console: &Console) {
     }
     for file in &report.files {
         let path = escape(&file.path.to_string_lossy()).into_owned();
-        console.record(|| format!("{:<8}{path}", verdict(file.status)), || Value::Null);
+        let word = verdict(file.status);
+        let gap = if word.len() < WORD_WIDTH { "" } else { " " };
+        console.record(|| format!("{word:<WORD_WIDTH$}{gap}{path}"), || Value::Null);
     }
 }
 
@@ -69,7 +72,43 @@ fn file_json(file: &FileCheck) -> Value {
         "bytes": file.len,
         "found_bytes": file.found_len,
         "bad_pieces": file.bad_pieces,
+        "error": file.error.as_ref().map(|e| Failure::from(e).error),
     })
+}
+
+// What could not be read comes before what does not match: it may be whole.
+fn code(report: &VerifyReport) -> Code {
+    if report.is_ok() {
+        return Code::Ok;
+    }
+    let mut errors = report.files.iter().filter_map(|f| f.error.as_ref()).peekable();
+    if errors.peek().is_none() {
+        return Code::Mismatch;
+    }
+    let is_forbidden = errors.any(|e| e.kind == DiskErrorKind::Permission);
+    if is_forbidden { Code::Permission } else { Code::Disk }
+}
+
+fn failure(report: &VerifyReport, dir: &Path) -> Failure {
+    let code = code(report);
+    if code == Code::Mismatch {
+        return mismatch(report, dir);
+    }
+    let errors = || report.files.iter().filter_map(|f| f.error.as_ref());
+    let weighs =
+        |e: &&DiskError| (e.kind == DiskErrorKind::Permission) == (code == Code::Permission);
+    let first = errors().find(weighs).map(|e| Failure::from(e).error).unwrap_or_default();
+    let more = match errors().count() {
+        0 | 1 => String::new(),
+        n => format!(" (and {} more)", plural(n - 1, "file")),
+    };
+    let bad = report.files.iter().filter(|f| f.status == FileVerdict::Bad).count();
+    let bad = if bad == 0 { String::new() } else { format!("; {} bad", plural(bad, "file")) };
+    let advice = match code {
+        Code::Permission => "run it as somebody who may read the data, or change its permissions",
+        _ => "look at the disk: what cannot be read may still be whole",
+    };
+    Failure::new(code, format!("{first}{more}{bad}")).advise(advice)
 }
 
 fn mismatch(report: &VerifyReport, dir: &Path) -> Failure {
@@ -81,6 +120,9 @@ fn mismatch(report: &VerifyReport, dir: &Path) -> Failure {
     pieces.dedup();
     let shown: Vec<_> = pieces.iter().take(PIECES_SHOWN).map(u32::to_string).collect();
     let mut error = format!("{} bad, {missing} missing", plural(bad, "file"));
+    if let unproven @ 1.. = count(FileVerdict::Unproven) {
+        error.push_str(&format!(", {unproven} unproven beside them"));
+    }
     if bad > 0 && !shown.is_empty() {
         let more = if pieces.len() > shown.len() { ", ..." } else { "" };
         error.push_str(&format!("; pieces {}{more} do not match", shown.join(", ")));
@@ -99,8 +141,12 @@ const fn verdict(status: FileVerdict) -> &'static str {
         FileVerdict::Ok => "ok",
         FileVerdict::Bad => "bad",
         FileVerdict::Missing => "missing",
+        FileVerdict::Unproven => "unproven",
+        FileVerdict::Unreadable => "unreadable",
     }
 }
 
+/// The words that tell most have room here; two are longer.
+const WORD_WIDTH: usize = 8;
 /// As many piece numbers as one line holds; JSON has all.
 const PIECES_SHOWN: usize = 8;

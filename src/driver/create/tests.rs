@@ -232,3 +232,40 @@ proptest! {
         prop_assert_eq!(report.good_pieces, report.pieces);
     }
 }
+
+#[test]
+fn file_beside_a_guilty_one_is_unproven_and_one_that_cannot_be_read_is_not_bad() {
+    let dir = tempfile::tempdir().unwrap();
+    // The pieces are a, a+b, b+c, c.
+    let files = [("d/a", 50_000), ("d/b", 30_000), ("d/sub/c", 40_000)];
+    lay_down(dir.path(), &files);
+    let meta = metainfo(&make(&dir.path().join("d"), 32768));
+    let status = || {
+        let report = verify(&meta, dir.path(), NO_PROGRESS).unwrap();
+        let told =
+            report.files.iter().all(|f| f.error.is_some() == (f.status == FileVerdict::Unreadable));
+        assert!(told, "{report:?}");
+        report.files.iter().map(|f| f.status).collect::<Vec<_>>()
+    };
+    use FileVerdict::{Bad, Missing, Ok, Unproven, Unreadable};
+    let (a, b) = (dir.path().join("d/a"), dir.path().join("d/b"));
+    let whole = fs::read(&a).unwrap();
+    // In a piece of its own, and in the one that it shares.
+    let mut bytes = whole.clone();
+    (bytes[5], bytes[49_999]) = (!bytes[5], !bytes[49_999]);
+    fs::write(&a, &bytes).unwrap();
+    assert_eq!(status(), [Bad, Unproven, Ok]);
+    // In the shared one alone: it may be either.
+    bytes[5] = !bytes[5];
+    fs::write(&a, &bytes).unwrap();
+    assert_eq!(status(), [Bad, Bad, Ok]);
+    fs::remove_file(&a).unwrap();
+    assert_eq!(status(), [Missing, Unproven, Ok]);
+    fs::write(&a, whole).unwrap();
+    fs::remove_file(&b).unwrap();
+    assert_eq!(status(), [Unproven, Missing, Unproven]);
+    // A folder that is a link is not followed, whoever runs this.
+    fs::rename(dir.path().join("d/sub"), dir.path().join("d/elsewhere")).unwrap();
+    symlink("elsewhere", dir.path().join("d/sub")).unwrap();
+    assert_eq!(status(), [Unproven, Missing, Unreadable]);
+}
