@@ -193,8 +193,23 @@ fn share_with_a_bad_piece_offers_the_rest_and_writes_nothing() {
     share.line();
     std::thread::sleep(Duration::from_secs(2));
     let ended = share.end("INT").expect(130);
-    assert!(ended.stderr.contains("pieces are good"), "{ended:#?}");
+    let named = "pieces are good; not shared whole: pair/one.bin\n";
+    assert!(ended.stderr.contains(named), "{ended:#?}");
     assert!(fs::read(copy.join("pair/one.bin")).unwrap() == damaged, "it was written to");
+
+    let mut share = Running::start(&mut lab.command(&[&["--json"], &args[..]].concat()));
+    // The magnet, then this.
+    share.line();
+    let event: serde_json::Value = serde_json::from_str(&share.line()).unwrap();
+    assert_eq!(
+        (&event["event"], &event["files"][0]["path"]),
+        (&"incomplete".into(), &"pair/one.bin".into())
+    );
+    assert_eq!(
+        (event["files"].as_array().unwrap().len(), &event["files"][0]["bytes"]),
+        (1, &700_001.into())
+    );
+    share.end("INT").expect(130);
 }
 
 #[test]

@@ -26,7 +26,7 @@ use super::stage::{percent, plural};
 use crate::base::InfoHash;
 use crate::dht::{LookupKind, LookupReport};
 use crate::driver::{AddTorrent, Output, Session, Torrent, TorrentEvent, TorrentStatus};
-use crate::swarm::{Event, Phase};
+use crate::swarm::{Event, FileStatus, Phase};
 use crate::wire::magnet::Link;
 
 /// Runs the verb.
@@ -205,6 +205,11 @@ async fn tend(mut share: Share, console: Arc<Console>, has_line: bool) -> (Strin
                 let Some(event) = event else {
                     return (share.name, online::gone());
                 };
+                if let TorrentEvent::Swarm(Event::Opened { have, pieces }) = event
+                    && (1..pieces).contains(&have)
+                {
+                    tell_incomplete(&share.torrent, &share.name, (have, pieces), &console).await;
+                }
                 if let Err(failure) = hear(&share, &event, &console, has_line) {
                     return (share.name, failure);
                 }
@@ -249,11 +254,6 @@ fn hear(
             Err(Failure::new(Code::Mismatch, "none of the data matches the torrent")
                 .advise(NAME_THE_DATA))
         }
-        TorrentEvent::Swarm(Event::Opened { have, pieces }) if have < pieces => {
-            let name = escape(&share.name);
-            console.warn(&format!("{name}: only {have} of {pieces} pieces are good"));
-            Ok(())
-        }
         TorrentEvent::Swarm(Event::PieceLost(piece)) => {
             // Of a file that was cut or removed this is told for each piece that is asked for.
             let name = escape(&share.name);
@@ -265,6 +265,45 @@ fn hear(
         }
         TorrentEvent::Swarm(event) => online::fatal(event).map_or(Ok(()), Err),
     }
+}
+
+// What is not whole is shared as far as it goes; whose fault that is can be put right.
+async fn tell_incomplete(
+    torrent: &Torrent,
+    name: &str,
+    (have, pieces): (u32, u32),
+    console: &Console,
+) {
+    let files = torrent.files().await;
+    let incomplete: Vec<_> = files.iter().filter(|f| f.verified < f.len).collect();
+    if console.is_json() {
+        let file = |f: &&FileStatus| {
+            json!({
+                "path": f.path.to_string_lossy(),
+                "bytes": f.len,
+                "verified_bytes": f.verified,
+            })
+        };
+        console.record(String::new, || {
+            json!({
+                "event": "incomplete",
+                "info_hash": torrent.info_hash().to_string(),
+                "pieces": pieces,
+                "good_pieces": have,
+                "files": incomplete.iter().map(file).collect::<Vec<_>>(),
+            })
+        });
+    }
+    let shown = incomplete.iter().take(FILES_SHOWN).map(|f| f.path.to_string_lossy());
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    let more = match incomplete.len().saturating_sub(FILES_SHOWN) {
+        0 => String::new(),
+        n => format!(" and {}", plural(n, "other file")),
+    };
+    let name = escape(name);
+    console.warn(&format!(
+        "{name}: only {have} of {pieces} pieces are good; not shared whole: {shown}{more}"
+    ));
 }
 
 fn announced(share: &Share, report: &LookupReport, console: &Console) {
@@ -305,4 +344,6 @@ fn line(name: &str, status: &TorrentStatus) -> String {
 const NAME_THE_DATA: &str = "name the folder that holds the data with --data DIR";
 /// Shares that have a progress line each.
 const LINES_MAX: usize = 5;
+/// Incomplete files that are named on one line; JSON has all.
+const FILES_SHOWN: usize = 8;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
