@@ -312,6 +312,11 @@ fn file_replaced_or_gone_while_it_is_shared_never_becomes_somebody_elses_bad_byt
     ];
     for (what, damage) in cases {
         let mut shared = Shared::new();
+        // Whoever is let in comes to a seed that has looked at its files.
+        let mut wire = shared.greet();
+        wire.send(id::INTERESTED, &[]).unwrap();
+        wire.read_until(secs(30), |message, _| message == id::UNCHOKE).expect("an unchoke");
+        drop(wire);
         damage(&shared.world.dir().join("there").join(&shared.content.name));
         let out = shared.world.folder("out");
         let ended = shared
