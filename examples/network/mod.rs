@@ -41,8 +41,11 @@ impl Network {
         let mut network = Self { bootstrap: Vec::new(), listen, _nodes: Vec::new() };
         for _ in 0..5 {
             let node = network.node().await?;
-            // Found by the others from now on: each knows whoever has answered it.
-            node.find_node(node.status().await?[0].id).await.finish().await?;
+            // Found by the others from now on: each knows whoever has answered it. The first one has
+            // nobody to ask, and would wait for somebody to come.
+            if !network.bootstrap.is_empty() {
+                node.find_node(node.status().await?[0].id).await.finish().await?;
+            }
             network.bootstrap.extend(node.local_addrs().iter().map(ToString::to_string));
             network._nodes.push(node);
         }
