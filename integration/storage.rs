@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::world::peer::id;
+use crate::world::peer::{Wire, id};
 use crate::world::sharing::Shared;
 use crate::world::{B, Content, Launch, Script, Seeder, World, have, installed, root, secs};
 
@@ -267,15 +267,21 @@ fn file_changed_after_the_download_is_noticed_and_mended() {
     }
 }
 
-#[test]
-fn file_cut_while_it_is_shared_is_taken_back_and_the_rest_served() {
-    let shared = Shared::new();
+// A peer that may ask: it comes to a seed that has looked at its files.
+fn let_in(shared: &Shared) -> Wire {
     let mut wire = shared.greet();
     // BEP 54, under a number of ours.
     let hello = B::dict([("m", B::dict([("lt_donthave", B::Int(9))]))]).encode();
     wire.send_extended(0, &hello).unwrap();
     wire.send(id::INTERESTED, &[]).unwrap();
     wire.read_until(secs(30), |message, _| message == id::UNCHOKE).expect("an unchoke");
+    wire
+}
+
+#[test]
+fn file_cut_while_it_is_shared_is_taken_back_and_the_rest_served() {
+    let shared = Shared::new();
+    let mut wire = let_in(&shared);
     let path = shared.world.dir().join("there").join(&shared.content.name);
     std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(300_000).unwrap();
     wire.request(8, 16_384, 16_384).unwrap();
@@ -312,11 +318,7 @@ fn file_replaced_or_gone_while_it_is_shared_never_becomes_somebody_elses_bad_byt
     ];
     for (what, damage) in cases {
         let mut shared = Shared::new();
-        // Whoever is let in comes to a seed that has looked at its files.
-        let mut wire = shared.greet();
-        wire.send(id::INTERESTED, &[]).unwrap();
-        wire.read_until(secs(30), |message, _| message == id::UNCHOKE).expect("an unchoke");
-        drop(wire);
+        drop(let_in(&shared));
         damage(&shared.world.dir().join("there").join(&shared.content.name));
         let out = shared.world.folder("out");
         let ended = shared
@@ -342,12 +344,7 @@ fn file_replaced_or_gone_while_it_is_shared_never_becomes_somebody_elses_bad_byt
 fn file_overwritten_while_it_is_shared_is_named_and_only_what_is_left_of_it_is_served() {
     use std::os::unix::fs::FileExt as _;
     let shared = Shared::new();
-    let mut wire = shared.greet();
-    // BEP 54, under a number of ours.
-    let hello = B::dict([("m", B::dict([("lt_donthave", B::Int(9))]))]).encode();
-    wire.send_extended(0, &hello).unwrap();
-    wire.send(id::INTERESTED, &[]).unwrap();
-    wire.read_until(secs(30), |message, _| message == id::UNCHOKE).expect("an unchoke");
+    let mut wire = let_in(&shared);
     let path = shared.world.dir().join("there").join(&shared.content.name);
     let there = std::fs::OpenOptions::new().write(true).open(path).unwrap();
     there.write_all_at(&[0; 100], 2 * 65_536).unwrap();
