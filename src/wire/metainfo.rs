@@ -125,8 +125,13 @@ impl Info {
 
     /// What a piece must hash to.
     pub fn piece_hash(&self, index: u32) -> Option<Digest> {
-        self.pieces.chunks_exact(DIGEST_LEN).nth(index as usize)?.try_into().ok()
+        piece_hash(&self.pieces, index)
     }
+}
+
+/// What a piece must hash to, by the hashes of all pieces one after another.
+pub fn piece_hash(pieces: &[u8], index: u32) -> Option<Digest> {
+    pieces.chunks_exact(DIGEST_LEN).nth(index as usize)?.try_into().ok()
 }
 
 /// A torrent file.

@@ -16,6 +16,7 @@ use crate::driver::storage::files::FileSet;
 use crate::driver::storage::hashing::hash_piece;
 use crate::driver::storage::{Opened, locked};
 use crate::swarm::{DiskError, DiskErrorKind, PieceIndex};
+use crate::wire::metainfo::piece_hash;
 
 /// What is known of the files of one torrent.
 #[derive(Debug, Default)]
@@ -110,8 +111,7 @@ impl Opened {
                 return Ok(bytes);
             }
             let digest = hash_piece(&self.files, piece, &mut Vec::new())?;
-            let wanted = self.hashes.chunks_exact(digest.len()).nth(piece.get() as usize);
-            if Some(&digest[..]) != wanted {
+            if Some(digest) != piece_hash(&self.hashes, piece.get()) {
                 return Err(self.lost(file, "was changed behind our back"));
             }
             if stamps(&self.files, piece)? == looks {
