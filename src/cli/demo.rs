@@ -227,7 +227,7 @@ async fn announced(shared: &mut Torrent) -> Result<usize, Failure> {
                 Some(TorrentEvent::LookupDone(report)) if report.announced > 0 => {
                     return Ok(report.announced);
                 }
-                Some(TorrentEvent::LookupDone(_)) => {}
+                Some(TorrentEvent::LookupDone(_) | TorrentEvent::Missed(_)) => {}
                 Some(TorrentEvent::Swarm(event)) => online::fatal(&event).map_or(Ok(()), Err)?,
                 None => return Err(online::gone()),
             },

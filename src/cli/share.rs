@@ -264,6 +264,8 @@ fn hear(
             Ok(())
         }
         TorrentEvent::Swarm(event) => online::fatal(event).map_or(Ok(()), Err),
+        // Only those that are not needed.
+        TorrentEvent::Missed(_) => Ok(()),
     }
 }
 

@@ -9,12 +9,13 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use crate::base::budget::RateLimits;
 use crate::base::{InfoHash, Key, NodeId};
 use crate::dht::{self, Item, ItemKey};
+use crate::driver::news::News;
 use crate::driver::{AddTorrent, Erased, ReadError, SessionEvent, SessionStatus};
 use crate::engine::{AddError, NodeEvent, TorrentId};
 use crate::swarm::{self, DiskError, FileStatus, PeerStatus, ReaderId};
 
 /// A torrent that was added: its name in the engine and its news.
-pub(super) type Added = (TorrentId, mpsc::Receiver<TorrentEvent>);
+pub(super) type Added = (TorrentId, News);
 
 /// A caller's wish. The loop answers through the sender inside.
 #[derive(Debug)]
@@ -88,6 +89,10 @@ pub enum TorrentEvent {
     Swarm(swarm::Event),
     /// A lookup for it is over.
     LookupDone(dht::LookupReport),
+    /// So many were missed: they came faster than they were taken. Of the swarm's, what changed the
+    /// torrent (its metadata, its data opened, finished, failed) is missed last; the status tells
+    /// where it stands.
+    Missed(u64),
 }
 
 /// Where a torrent stands: the stages `bootstrap -> nodes -> peers -> connected -> metadata -> data`.

@@ -79,7 +79,14 @@ pub(in crate::driver) struct Fetch {
 /// Called from a disk thread.
 pub(in crate::driver) type FetchReply = Box<dyn FnOnce(Result<Bytes, DiskError>) + Send>;
 
-/// Called from a disk thread.
+/// How a torrent is removed. Who waits for it is called from a disk thread.
+pub(in crate::driver) enum Removal {
+    /// Its data stays. Called when nothing of it is open any more.
+    Close(Box<dyn FnOnce() + Send>),
+    /// What it wrote is deleted.
+    Erase(EraseReply),
+}
+
 pub(in crate::driver) type EraseReply = Box<dyn FnOnce(Result<Erased, DiskError>) + Send>;
 
 /// The disk threads of a process.
@@ -127,9 +134,15 @@ impl DiskPool {
         locked(&self.shared.queues).torrents.insert(id, Entry::new(storage));
     }
 
-    /// Queues a job; never waits. A job for a torrent that is not known is dropped.
+    /// Queues a job; never waits. A job for a torrent that is not known is dropped, and one that was
+    /// closed is known only if it is to be opened again.
     pub fn submit(&self, id: u32, request: DiskRequest) {
         let mut queues = locked(&self.shared.queues);
+        let reopens = matches!(request, DiskRequest::Open { .. });
+        if let Some(storage) = reopens.then(|| queues.closed.remove(&id)).flatten() {
+            storage.restart();
+            queues.torrents.insert(id, Entry::new(storage));
+        }
         let Some(entry) = queues.torrents.get_mut(&id) else { return };
         if let DiskRequest::Close = request {
             entry.storage.stop();
@@ -154,22 +167,21 @@ impl DiskPool {
         self.shared.dispatch(&mut queues, Job { id, storage, task: Task::Fetch(fetch) });
     }
 
-    /// The torrent is removed: it is closed, if it was not told to, and its data deleted if somebody
-    /// wants to hear of that; then it is not known any more.
-    pub(in crate::driver) fn remove(&self, id: u32, erase: Option<EraseReply>) {
+    /// The torrent is removed: it is closed, if it was not told to, and its data deleted if that is
+    /// wanted; then it is not known any more.
+    pub(in crate::driver) fn remove(&self, id: u32, removal: Removal) {
         let mut queues = locked(&self.shared.queues);
         if let Some(storage) = queues.closed.remove(&id) {
-            if let Some(reply) = erase {
-                self.shared.erase(&mut queues, Job { id, storage, task: Task::Erase(reply) });
-            }
-            return;
+            return self.shared.end(&mut queues, id, storage, removal);
         }
         let Some(entry) = queues.torrents.get_mut(&id) else {
             drop(queues);
-            return erase.into_iter().for_each(|reply| reply(Ok(Erased::default())));
+            return match removal {
+                Removal::Close(reply) => reply(),
+                Removal::Erase(reply) => reply(Ok(Erased::default())),
+            };
         };
-        entry.is_removed = true;
-        entry.erase = erase;
+        entry.removals.push(removal);
         if !std::mem::replace(&mut entry.is_closing, true) {
             entry.storage.stop();
             entry.held.push_back(DiskRequest::Close);
@@ -231,7 +243,7 @@ impl std::fmt::Debug for Shared {
 
 struct Queues {
     torrents: BTreeMap<u32, Entry>,
-    // Ended by themselves and not removed: what they wrote may still have to be deleted.
+    // Ended by themselves and not removed: they may be opened again, or what they wrote deleted.
     closed: BTreeMap<u32, Arc<Storage>>,
     lanes: Vec<Lane>,
     slow: VecDeque<Job>,
@@ -253,10 +265,8 @@ struct Entry {
     // Jobs that wait behind one that must be alone; its head is next.
     held: VecDeque<DiskRequest>,
     is_closing: bool,
-    // Nobody will ask for it any more.
-    is_removed: bool,
-    // Who wants to hear that its data is deleted.
-    erase: Option<EraseReply>,
+    // Nobody will ask for it any more; these wait for its end.
+    removals: Vec<Removal>,
 }
 
 impl Entry {
@@ -267,8 +277,7 @@ impl Entry {
             alone: false,
             held: VecDeque::new(),
             is_closing: false,
-            is_removed: false,
-            erase: None,
+            removals: Vec::new(),
         }
     }
 }
@@ -415,17 +424,34 @@ impl Shared {
             self.enqueue(queues, lane, Job { id, storage, task });
         }
         let Some(entry) = queues.torrents.remove(&id) else { return };
-        if let Some(reply) = entry.erase {
-            self.erase(queues, Job { id, storage, task: Task::Erase(reply) });
-        } else if !entry.is_removed {
+        if !entry.removals.is_empty() {
+            for removal in entry.removals {
+                self.end(queues, id, storage.clone(), removal);
+            }
+        } else if entry.held.is_empty() {
             queues.closed.insert(id, storage);
+        } else {
+            // It is to be opened again, as was said meanwhile.
+            let held = entry.held;
+            let is_closing = held.iter().any(|request| matches!(request, DiskRequest::Close));
+            if !is_closing {
+                storage.restart();
+            }
+            queues.torrents.insert(id, Entry { held, is_closing, ..Entry::new(storage) });
+            self.release(queues, id);
         }
     }
 
-    fn erase(&self, queues: &mut Queues, job: Job) {
-        queues.unfinished += 1;
-        queues.slow.push_back(job);
-        self.slow_waker.notify_one();
+    // The last that is done for a torrent.
+    fn end(&self, queues: &mut Queues, id: u32, storage: Arc<Storage>, removal: Removal) {
+        match removal {
+            Removal::Close(reply) => reply(),
+            Removal::Erase(reply) => {
+                queues.unfinished += 1;
+                queues.slow.push_back(Job { id, storage, task: Task::Erase(reply) });
+                self.slow_waker.notify_one();
+            }
+        }
     }
 
     fn work_alone(&self, id: u32, storage: &Storage, request: DiskRequest) {

@@ -14,6 +14,7 @@ pub mod entropy;
 mod event_loop;
 mod events;
 mod lookup;
+mod news;
 mod node_state;
 mod reader;
 pub mod resume;

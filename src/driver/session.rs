@@ -144,14 +144,14 @@ impl Session {
     pub async fn add(&self, add: AddTorrent) -> Result<Torrent, AddError> {
         let info_hash = add.info_hash;
         let added = self.ask(|reply| Command::Add(Box::new(add), reply)).await;
-        let (id, events) = added.unwrap_or(Err(AddError::Full))?;
-        Ok(Torrent { id, info_hash, commands: self.commands.clone(), events })
+        let (id, news) = added.unwrap_or(Err(AddError::Full))?;
+        Ok(Torrent { id, info_hash, commands: self.commands.clone(), news })
     }
 
     /// Another handle on a torrent; `None` if it is not here. It has events of its own, from now on.
     pub async fn torrent(&self, info_hash: InfoHash) -> Option<Torrent> {
-        let (id, events) = self.ask(|reply| Command::Attach(info_hash, reply)).await??;
-        Some(Torrent { id, info_hash, commands: self.commands.clone(), events })
+        let (id, news) = self.ask(|reply| Command::Attach(info_hash, reply)).await??;
+        Some(Torrent { id, info_hash, commands: self.commands.clone(), news })
     }
 
     /// Where all torrents stand, in the order in which they were added, as of one moment.

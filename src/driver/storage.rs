@@ -94,6 +94,11 @@ impl Storage {
         self.stop.store(true, Ordering::Relaxed);
     }
 
+    /// It was closed, and is to be opened again.
+    pub(in crate::driver) fn restart(&self) {
+        self.stop.store(false, Ordering::Relaxed);
+    }
+
     /// Notes that writing failed. True the first time: it is told once.
     pub(in crate::driver) fn fail(&self) -> bool {
         !self.failed.swap(true, Ordering::Relaxed)
@@ -122,7 +127,10 @@ impl Storage {
         let Some(opened) = self.opened() else { return Ok(()) };
         self.set(None);
         let saved = opened.save();
-        *locked(&self.claim) = Some(opened.claim());
+        let mut claim = locked(&self.claim);
+        let before = claim.take();
+        *claim = Some(opened.claim().after(before));
+        drop(claim);
         opened.files.close();
         saved
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::*;
 use crate::base::hash::sha1;
 use crate::base::{InfoHash, Rng};
-use crate::swarm::{Event, Phase};
+use crate::swarm::{Event, Phase, StopCause};
 use crate::wire::bencode::Writer;
 
 const PIECE: usize = 32 * 1024;
@@ -57,7 +57,7 @@ async fn wait_for(torrent: &mut Torrent, wanted: impl Fn(&Event) -> bool) -> Eve
         loop {
             match torrent.next_event().await.expect("the session goes on") {
                 TorrentEvent::Swarm(event) if wanted(&event) => return event,
-                TorrentEvent::Swarm(_) | TorrentEvent::LookupDone(_) => {}
+                TorrentEvent::Swarm(_) | TorrentEvent::LookupDone(_) | TorrentEvent::Missed(_) => {}
             }
         }
     };
@@ -79,7 +79,7 @@ async fn magnet_becomes_a_verified_file_over_the_dht_alone() {
     loop {
         match seeded.next_event().await.unwrap() {
             TorrentEvent::LookupDone(report) if report.announced > 0 => break,
-            TorrentEvent::LookupDone(_) | TorrentEvent::Swarm(_) => {}
+            TorrentEvent::LookupDone(_) | TorrentEvent::Swarm(_) | TorrentEvent::Missed(_) => {}
         }
     }
     let leecher = session(&known).await;
@@ -231,8 +231,10 @@ async fn session_tells_of_all_torrents_and_finds_them_again() {
     let all = leecher.torrents().await;
     assert_eq!(all.iter().map(|t| t.swarm.info_hash).collect::<Vec<_>>(), [hash]);
     assert!(all[0].swarm.paused && all[0].swarm.peers_tried == 0);
+    // It rests already: that is no news.
+    torrent.pause().await;
     torrent.resume().await;
-    expect(&mut events, |e| *e == SessionEvent::Resumed(hash)).await;
+    assert_eq!(events.next().await, Some(SessionEvent::Resumed(hash)));
     let finished = TorrentEvent::Swarm(Event::Finished);
     let finished = SessionEvent::Torrent { info_hash: hash, event: finished };
     expect(&mut events, |e| *e == finished).await;
@@ -245,6 +247,35 @@ async fn session_tells_of_all_torrents_and_finds_them_again() {
     assert!(leecher.torrents().await.is_empty() && leecher.torrent(hash).await.is_none());
     leecher.shutdown().await;
     assert_eq!(events.next().await, None);
+    seeder.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn torrent_whose_storage_failed_goes_on_when_it_is_resumed() {
+    let content = content(300_000);
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let seeder = Session::start(quiet()).await.unwrap();
+    let _seeded = seed(&seeder, &content, from.path()).await;
+    let leecher = Session::start(quiet()).await.unwrap();
+    // A file is where the folder is to be.
+    let folder = to.path().join("folder");
+    std::fs::write(&folder, "in the way").unwrap();
+    let mut add = AddTorrent::new(content.info_hash).into_dir(&folder);
+    add.info = Some(content.info.clone());
+    add.peers = seeder.local_addrs();
+    let mut torrent = leecher.add(add).await.unwrap();
+    let failed = wait_for(&mut torrent, |e| matches!(e, Event::Failed(_))).await;
+    let status = torrent.status().await.unwrap().swarm;
+    let Some(StopCause::Storage(error)) = status.stopped_by else { panic!("no cause") };
+    assert_eq!((status.phase, Event::Failed(error)), (Phase::Stopped, failed));
+    // Still in the way.
+    torrent.resume().await;
+    wait_for(&mut torrent, |e| matches!(e, Event::Failed(_))).await;
+    std::fs::remove_file(&folder).unwrap();
+    torrent.resume().await;
+    wait_for(&mut torrent, |e| *e == Event::Finished).await;
+    assert!(std::fs::read(folder.join("content.bin")).unwrap() == content.data);
+    leecher.shutdown().await;
     seeder.shutdown().await;
 }
 

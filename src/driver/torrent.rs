@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::base::InfoHash;
 use crate::base::budget::RateLimits;
 use crate::driver::command::Command;
+use crate::driver::news::News;
 use crate::driver::{Erased, FileReader, ReadError, TorrentEvent, TorrentStatus};
 use crate::engine::TorrentId;
 use crate::swarm::{DiskError, DiskErrorKind, FileStatus, PeerStatus};
@@ -17,7 +18,7 @@ pub struct Torrent {
     pub(super) id: TorrentId,
     pub(super) info_hash: InfoHash,
     pub(super) commands: mpsc::Sender<Command>,
-    pub(super) events: mpsc::Receiver<TorrentEvent>,
+    pub(super) news: News,
 }
 
 impl Torrent {
@@ -26,9 +27,10 @@ impl Torrent {
         self.info_hash
     }
 
-    /// The next news; `None` once the torrent or the session is gone.
+    /// The next news; `None` once the torrent or the session is gone. Nobody waits for a handle that
+    /// does not take its news: it misses the oldest, and is told how many ([`TorrentEvent::Missed`]).
     pub async fn next_event(&mut self) -> Option<TorrentEvent> {
-        self.events.recv().await
+        self.news.next().await
     }
 
     /// Where it stands; `None` once the torrent or the session is gone.

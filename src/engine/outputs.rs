@@ -95,9 +95,8 @@ impl Engine {
                     self.end_discovery(id);
                 }
             }
-            swarm::Event::Failed(_) | swarm::Event::MetadataUnusable { .. } => {
-                self.end_discovery(id)
-            }
+            swarm::Event::Failed(_) => self.rest_discovery(id),
+            swarm::Event::MetadataUnusable { .. } => self.end_discovery(id),
             swarm::Event::Opened { .. } | swarm::Event::Finished => self.note_seed(id),
             swarm::Event::PieceVerified(_)
             | swarm::Event::PieceFailed(_)
@@ -116,11 +115,17 @@ impl Engine {
     }
 
     fn end_discovery(&mut self, id: TorrentId) {
+        self.rest_discovery(id);
+        self.torrents.get_mut(&id).into_iter().for_each(|slot| slot.discovery = None);
+    }
+
+    // The DHT is not asked for it, nor told of it, until that is hurried.
+    pub(super) fn rest_discovery(&mut self, id: TorrentId) {
         let Some(slot) = self.torrents.get_mut(&id) else { return };
-        let Some(mut discovery) = slot.discovery.take() else { return };
-        let hash = slot.info_hash;
+        let Some(discovery) = &mut slot.discovery else { return };
+        let (hash, running) = (slot.info_hash, discovery.stop());
         self.stop_announcing(hash);
-        self.cancel_lookups(&discovery.stop());
+        self.cancel_lookups(&running);
     }
 
     // Nobody waits for these any more.

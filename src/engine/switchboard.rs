@@ -286,23 +286,25 @@ impl Engine {
         self.start_dials();
     }
 
-    /// Lets go of a torrent's connections, and asks the DHT for it no more, until it is resumed.
-    pub fn pause(&mut self, now: Instant, id: TorrentId) {
-        self.with_torrent(now, id, |t| t.pause(now));
-        let Some(slot) = self.torrents.get_mut(&id) else { return };
-        let running = slot.discovery.as_mut().map(Discovery::stop).unwrap_or_default();
-        let hash = slot.info_hash;
-        self.stop_announcing(hash);
-        self.cancel_lookups(&running);
-        self.note_wake(id);
+    /// Lets go of a torrent's connections, and asks the DHT for it no more, until it is resumed. False
+    /// if there was nothing to pause.
+    pub fn pause(&mut self, now: Instant, id: TorrentId) -> bool {
+        let mut paused = false;
+        self.with_torrent(now, id, |t| paused = t.pause(now));
+        if paused {
+            self.rest_discovery(id);
+            self.note_wake(id);
+        }
+        paused
     }
 
-    /// Goes on with a torrent that was paused.
-    pub fn resume(&mut self, now: Instant, id: TorrentId) {
-        if let Some(slot) = self.torrents.get_mut(&id).filter(|s| s.torrent.is_paused()) {
-            slot.discovery.iter_mut().for_each(|d| d.hurry(now));
-            self.with_torrent(now, id, |t| t.resume(now));
-        }
+    /// Goes on with a torrent that was paused, or whose storage failed. False if it is neither.
+    pub fn resume(&mut self, now: Instant, id: TorrentId) -> bool {
+        let slot = self.torrents.get_mut(&id).filter(|s| s.torrent.can_resume());
+        let Some(slot) = slot else { return false };
+        slot.discovery.iter_mut().for_each(|d| d.hurry(now));
+        self.with_torrent(now, id, |t| _ = t.resume(now));
+        true
     }
 
     /// More peers to try at once.

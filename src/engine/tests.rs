@@ -11,7 +11,7 @@ use crate::base::limits::DHT_COMMANDS_MAX;
 use crate::base::{InfoHash, Instant, NodeId, PeerId};
 use crate::dht;
 use crate::peer::{CloseReason, ConnId};
-use crate::swarm::{DialError, DiskRequest};
+use crate::swarm::{DialError, DiskError, DiskErrorKind, DiskEvent, DiskRequest};
 use crate::wire::extension::METADATA_ID;
 use crate::wire::handshake::Handshake;
 use crate::wire::krpc::{self, Answer, Body, Extra, Message};
@@ -146,6 +146,11 @@ fn paused_torrent_asks_the_dht_again_only_when_it_is_resumed() {
     }
     e.resume(now, id);
     assert_eq!(e.discovery(id).unwrap().running, 1);
+    // One whose storage fails rests as well.
+    let (kind, context) = (DiskErrorKind::Full, "writing".to_owned());
+    let error = DiskError { kind, context, message: "no space left".to_owned() };
+    e.handle_disk(now, id, DiskEvent::Failed(error));
+    assert_eq!(e.discovery(id).unwrap().running, 0);
     // One that starts paused does the same.
     let mut add = AddTorrent::new(InfoHash::new([4; 20]));
     (add.paused, add.peers) = (true, vec![addr(6)]);

@@ -176,6 +176,18 @@ pub enum Event {
     },
 }
 
+/// Why a torrent stopped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StopCause {
+    /// Its info dictionary is here, but cannot be used, in one line: it stays stopped.
+    #[error("{0}")]
+    Metadata(String),
+    /// Its storage failed. [`Torrent::resume`](crate::swarm::Torrent::resume) tries again with what is
+    /// there then.
+    #[error(transparent)]
+    Storage(DiskError),
+}
+
 /// What a torrent is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -200,6 +212,10 @@ pub struct Status {
     pub phase: Phase,
     /// It has no connections, by command.
     pub paused: bool,
+    /// Why it stopped, if it did so by itself.
+    pub stopped_by: Option<StopCause>,
+    /// All wanted data is verified, durable and recorded.
+    pub finished: bool,
     /// From the info dictionary, sanitised.
     pub name: Option<String>,
     /// Bytes wanted; 0 before the metadata.

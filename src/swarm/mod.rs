@@ -17,5 +17,6 @@ mod torrent;
 pub use disk::{DiskError, DiskErrorKind, DiskEvent, DiskRequest, PieceIndex};
 pub use event::{
     Config, DialError, Event, FileStatus, Output, PeerSource, PeerStatus, Phase, ReaderId, Status,
+    StopCause,
 };
 pub use torrent::Torrent;

@@ -48,6 +48,7 @@ use crate::swarm::superseed::SuperSeed;
 use crate::swarm::throttle::Throttle;
 use crate::swarm::{
     Config, DialError, DiskEvent, DiskRequest, Event, Output, PeerSource, Phase, ReaderId,
+    StopCause,
 };
 use crate::wire::handshake::Handshake;
 use crate::wire::metainfo::Info;
@@ -78,6 +79,8 @@ pub struct Torrent {
     up: Throttle,
     /// Without connections, by command.
     paused: bool,
+    /// Why it stopped by itself.
+    stopped_by: Option<StopCause>,
     /// What readers wait for.
     windows: BTreeMap<ReaderId, Range<u32>>,
     hold: Hold,
@@ -142,6 +145,7 @@ impl Torrent {
             down: Throttle::new(config.limits.down, now),
             up: Throttle::new(config.limits.up, now),
             paused: config.paused,
+            stopped_by: None,
             windows: BTreeMap::new(),
             hold: Hold::Off,
             checking: (0, 0),
@@ -259,6 +263,7 @@ impl Torrent {
             }
             DiskEvent::Flushed => self.on_flushed(),
             DiskEvent::Failed(error) => {
+                self.stopped_by = Some(StopCause::Storage(error.clone()));
                 self.say_event(Event::Failed(error));
                 self.stop(now);
             }
@@ -283,7 +288,9 @@ impl Torrent {
     pub fn select(&mut self, now: Instant, wanted: Option<Vec<bool>>) {
         self.now = now;
         self.config.wanted = wanted;
-        self.on_select(now);
+        if self.phase != Phase::Stopped {
+            self.on_select(now);
+        }
     }
 
     /// Ends the torrent: closes its connections and its storage. Nothing follows what this gives

@@ -7,7 +7,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::EventLoop;
 use crate::base::{InfoHash, Instant};
 use crate::driver::command::{Added, Command, DhtCommand};
-use crate::driver::disk::{DiskPool, StorageConfig, StorageMode};
+use crate::driver::disk::{DiskPool, Removal, StorageConfig, StorageMode};
+use crate::driver::news::{self, News, Teller};
 use crate::driver::{
     AddTorrent, DhtStage, Erased, NodeStatus, Output, SessionEvent, SessionStatus, TorrentEvent,
     TorrentStatus,
@@ -19,24 +20,20 @@ pub(super) struct Listeners {
     pub(super) info_hash: InfoHash,
     /// Its data has a place.
     pub(super) has_storage: bool,
-    news: Vec<mpsc::Sender<TorrentEvent>>,
+    tellers: Vec<Teller>,
 }
 
 impl Listeners {
-    fn join(&mut self) -> mpsc::Receiver<TorrentEvent> {
-        let (news, events) = mpsc::channel(TORRENT_EVENTS_QUEUED_MAX);
-        self.news.retain(|news| !news.is_closed());
-        self.news.push(news);
-        events
+    fn join(&mut self) -> News {
+        let (teller, news) = news::channel();
+        self.tellers.retain(|teller| !teller.is_closed());
+        self.tellers.push(teller);
+        news
     }
 
     pub(super) fn tell(&mut self, event: &TorrentEvent) {
-        for news in &self.news {
-            if news.try_send(event.clone()).is_err() {
-                let hash = self.info_hash;
-                tracing::debug!(%hash, "the caller does not listen: news dropped");
-            }
-        }
+        self.tellers.retain(|teller| !teller.is_closed());
+        self.tellers.iter().for_each(|teller| teller.tell(event.clone()));
     }
 }
 
@@ -49,26 +46,29 @@ impl EventLoop {
             Command::Attach(info_hash, reply) => drop(reply.send(self.attach(info_hash))),
             Command::Remove(id, reply) => {
                 self.remove(id);
-                if let Some(disk) = &self.disk {
-                    disk.remove(id.0, None);
+                let reply = move || _ = reply.send(());
+                match &self.disk {
+                    Some(disk) => disk.remove(id.0, Removal::Close(Box::new(reply))),
+                    None => reply(),
                 }
-                let _ = reply.send(());
             }
             Command::Erase(id, reply) => {
                 self.remove(id);
                 let reply = move |erased| drop(reply.send(erased));
                 match &self.disk {
-                    Some(disk) => disk.remove(id.0, Some(Box::new(reply))),
+                    Some(disk) => disk.remove(id.0, Removal::Erase(Box::new(reply))),
                     None => reply(Ok(Erased::default())),
                 }
             }
             Command::Pause(id) => {
-                self.engine.pause(self.clock.now(), id);
-                self.announce_of(id, SessionEvent::Paused);
+                if self.engine.pause(self.clock.now(), id) {
+                    self.announce_of(id, SessionEvent::Paused);
+                }
             }
             Command::Resume(id) => {
-                self.engine.resume(self.clock.now(), id);
-                self.announce_of(id, SessionEvent::Resumed);
+                if self.engine.resume(self.clock.now(), id) {
+                    self.announce_of(id, SessionEvent::Resumed);
+                }
             }
             Command::SetLimits(None, limits) => self.engine.set_limits(self.clock.now(), limits),
             Command::SetLimits(Some(id), limits) => {
@@ -138,11 +138,12 @@ impl EventLoop {
             let state_dir = self.config.state_dir.clone().filter(|_| add.remembered);
             self.disk().add(id.0, StorageConfig { root, state_dir, mode });
         }
-        let mut listeners = Listeners { info_hash: add.info_hash, has_storage, news: Vec::new() };
-        let events = listeners.join();
+        let tellers = Vec::new();
+        let mut listeners = Listeners { info_hash: add.info_hash, has_storage, tellers };
+        let news = listeners.join();
         self.torrents.insert(id, listeners);
         self.announce(|| SessionEvent::Added(add.info_hash));
-        Ok((id, events))
+        Ok((id, news))
     }
 
     fn remove(&mut self, id: TorrentId) {
@@ -227,5 +228,4 @@ impl EventLoop {
     }
 }
 
-const TORRENT_EVENTS_QUEUED_MAX: usize = 256;
 const DISK_WORKERS_MAX: usize = 8;

@@ -52,6 +52,17 @@ pub(super) enum Ours {
 }
 
 impl Claim {
+    /// What was written before it was opened again is ours as well.
+    pub(super) fn after(mut self, before: Option<Claim>) -> Claim {
+        let before = before.into_iter().flat_map(|before| before.ours);
+        for (ours, before) in self.ours.iter_mut().zip(before) {
+            if *ours == Ours::No {
+                *ours = before;
+            }
+        }
+        self
+    }
+
     /// Deletes all of it that can be deleted; the first failure, if there is one, is told at the end.
     pub(super) fn erase(&self) -> Result<Erased, DiskError> {
         let mut erased = Erased::default();

@@ -8,7 +8,7 @@ use crate::base::hash::sha1;
 use crate::peer::{ConnId, Misbehavior};
 use crate::swarm::layout::Layout;
 use crate::swarm::metadata::Outcome;
-use crate::swarm::{DiskRequest, Event, Phase};
+use crate::swarm::{DiskRequest, Event, Phase, StopCause};
 use crate::wire::extension::{METADATA_PIECE_LEN, MetadataMessage};
 use crate::wire::metainfo::Info;
 
@@ -98,6 +98,7 @@ impl Torrent {
         let (info, layout) = match read {
             Ok(read) => read,
             Err(reason) => {
+                self.stopped_by = Some(StopCause::Metadata(reason.clone()));
                 self.say_event(Event::MetadataUnusable { info: bytes, reason });
                 return self.stop(now);
             }
@@ -105,9 +106,7 @@ impl Torrent {
         let content = Content { bytes: bytes.clone(), info, layout };
         let geometry = content.geometry();
         self.content = Some(content);
-        self.phase = Phase::Checking;
-        let wanted = self.config.wanted.clone();
-        self.ask_disk(DiskRequest::Open { info: bytes, wanted });
+        self.open(bytes);
         let conns: Vec<_> = self.peers.keys().copied().collect();
         for conn in conns {
             let Some(addr) = self.peers.get(&conn).map(|p| p.addr) else { continue };
@@ -121,6 +120,23 @@ impl Torrent {
             peer.conn.say_hello(&hello);
             self.mark(conn);
         }
+    }
+
+    /// Its storage failed, and may do better now: everything is looked at again.
+    pub(super) fn start_over(&mut self) {
+        self.phase = Phase::FetchingMetadata;
+        let Some(content) = &self.content else { return };
+        let info = content.bytes.clone();
+        self.transfer = None;
+        self.super_seed = None;
+        self.checking = (0, 0);
+        self.open(info);
+    }
+
+    fn open(&mut self, info: Bytes) {
+        self.phase = Phase::Checking;
+        let wanted = self.config.wanted.clone();
+        self.ask_disk(DiskRequest::Open { info, wanted });
     }
 
     fn serve_metadata(&mut self, conn: ConnId, piece: u32) {

@@ -4,7 +4,7 @@ use super::Torrent;
 use crate::base::Instant;
 use crate::base::budget::{Budgets, Direction, RateLimits};
 use crate::peer::CloseReason;
-use crate::swarm::Phase;
+use crate::swarm::{Phase, StopCause};
 
 impl Torrent {
     /// Other limits of its own from now on.
@@ -56,23 +56,41 @@ impl Torrent {
         }
     }
 
-    /// Lets go of all connections until [`Torrent::resume`]. What is under way to the disk goes on.
-    pub fn pause(&mut self, now: Instant) {
+    /// Lets go of all connections until [`Torrent::resume`]. What is under way to the disk goes on. False
+    /// if there was nothing to pause.
+    pub fn pause(&mut self, now: Instant) -> bool {
         self.now = now;
         if self.phase == Phase::Stopped || std::mem::replace(&mut self.paused, true) {
-            return;
+            return false;
         }
         for conn in self.conns() {
             self.close(now, conn, CloseReason::Stopped);
         }
+        true
     }
 
-    /// Goes on where [`Torrent::pause`] stopped: whom we parted from is called back.
-    pub fn resume(&mut self, now: Instant) {
+    /// Goes on where [`Torrent::pause`] or a failing storage stopped it: whom we parted from is called
+    /// back. False if it is not at rest, or cannot go on.
+    pub fn resume(&mut self, now: Instant) -> bool {
         self.now = now;
-        if self.phase != Phase::Stopped && std::mem::take(&mut self.paused) {
-            self.candidates.call_back();
-            self.dial(now);
+        if !self.can_resume() {
+            return false;
+        }
+        self.paused = false;
+        if self.stopped_by.take().is_some() {
+            self.start_over();
+        }
+        self.candidates.call_back();
+        self.dial(now);
+        true
+    }
+
+    /// Is it at rest, and could go on?
+    pub fn can_resume(&self) -> bool {
+        match (self.phase, &self.stopped_by) {
+            (Phase::Stopped, Some(StopCause::Storage(_))) => true,
+            (Phase::Stopped, _) => false,
+            _ => self.paused,
         }
     }
 

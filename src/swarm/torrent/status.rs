@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Torrent;
+use super::downloading::Ending;
 use crate::base::Instant;
 use crate::swarm::{FileStatus, PeerStatus, Phase, Status};
 
@@ -64,6 +65,9 @@ impl Torrent {
             info_hash: self.info_hash,
             phase: self.phase,
             paused: self.paused,
+            stopped_by: self.stopped_by.clone(),
+            finished: self.transfer.as_ref().is_some_and(|t| t.ending == Ending::Told)
+                && self.phase == Phase::Seeding,
             name: self.content.as_ref().map(|c| c.layout.name().to_owned()),
             wanted_bytes,
             verified_bytes: wanted_bytes - missing,

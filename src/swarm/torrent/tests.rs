@@ -24,7 +24,7 @@ use crate::base::limits::BLOCK_LEN;
 use crate::base::{InfoHash, Instant, PeerId};
 use crate::peer::CloseReason;
 use crate::swarm::{
-    Config, DiskError, DiskErrorKind, DiskEvent, DiskRequest, Event, Phase, Torrent,
+    Config, DiskError, DiskErrorKind, DiskEvent, DiskRequest, Event, Phase, StopCause, Torrent,
 };
 use crate::wire::bitfield::Bitfield;
 use crate::wire::peer::Message;

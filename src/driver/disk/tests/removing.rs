@@ -8,7 +8,8 @@ use crate::driver::disk::Erased;
 impl Bench {
     fn erase(&self) -> Result<Erased, DiskError> {
         let (reply, erased) = mpsc::channel();
-        self.pool.remove(1, Some(Box::new(move |outcome| reply.send(outcome).unwrap())));
+        let reply = move |outcome| reply.send(outcome).unwrap();
+        self.pool.remove(1, Removal::Erase(Box::new(reply)));
         erased.recv_timeout(Duration::from_secs(20)).expect("an answer in time")
     }
 
@@ -155,10 +156,59 @@ fn download_that_failed_and_closed_by_itself_can_still_be_deleted() {
 }
 
 #[test]
+fn closed_torrent_is_opened_again_and_what_it_wrote_before_is_still_its_own() {
+    let (dir, fixture) = (tempfile::tempdir().unwrap(), odd_files());
+    let mut bench = Bench::new(2, config(dir.path()));
+    bench.open(&fixture);
+    let piece = fixture.layout.piece(0).unwrap();
+    (0..4).for_each(|block| bench.write(&fixture, piece, block));
+    bench.submit(DiskRequest::Commit { piece });
+    // Half of another piece: nothing of file "f" is good.
+    bench.write(&fixture, fixture.layout.piece(3).unwrap(), 0);
+    bench.submit(DiskRequest::Close);
+    // At once, while it is closing; and once more when it is closed.
+    let have = bench.open(&fixture);
+    assert_eq!(have.iter().collect::<Vec<_>>(), [0]);
+    bench.submit(DiskRequest::Close);
+    while !locked(&bench.pool.shared.queues).torrents.is_empty() {
+        std::thread::yield_now();
+    }
+    assert_eq!(bench.open(&fixture).iter().collect::<Vec<_>>(), [0]);
+    bench.write_all(&fixture);
+    bench.flush();
+    let erased = bench.erase().unwrap();
+    assert_eq!((erased.files, erased.kept.len()), (5, 0));
+}
+
+#[test]
+fn whoever_removes_a_torrent_hears_when_nothing_of_it_is_open() {
+    let (dir, fixture) = (tempfile::tempdir().unwrap(), odd_files());
+    let mut bench = Bench::new(2, config(dir.path()));
+    bench.open(&fixture);
+    bench.write_all(&fixture);
+    let (reply, closed) = mpsc::channel();
+    let again = reply.clone();
+    bench.pool.remove(1, Removal::Close(Box::new(move || reply.send(()).unwrap())));
+    bench.pool.remove(1, Removal::Close(Box::new(move || again.send(()).unwrap())));
+    for _ in 0..2 {
+        closed.recv_timeout(Duration::from_secs(20)).expect("an answer in time");
+    }
+    // The folder is free for another download at once, which finds everything recorded.
+    bench.pool.add(2, config(dir.path()));
+    bench.pool.submit(2, DiskRequest::Open { info: fixture.info.clone(), wanted: None });
+    let have = bench.wait(|event| match event {
+        DiskEvent::Opened { have } => Some(have),
+        DiskEvent::Failed(e) => panic!("{e}"),
+        _ => None,
+    });
+    assert!(have.is_all());
+}
+
+#[test]
 fn what_was_never_opened_is_forgotten_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let bench = Bench::new(1, config(dir.path()));
-    bench.pool.remove(1, None);
+    bench.pool.remove(1, Removal::Close(Box::new(|| {})));
     assert_eq!(bench.erase().unwrap(), Erased::default());
     while !locked(&bench.pool.shared.queues).torrents.is_empty() {
         std::thread::yield_now();

@@ -124,7 +124,7 @@ fn paused_torrent_rests_and_goes_on_where_it_was() {
     w.introduce(leech, &[seed]);
     w.run(secs(2), |_| false);
     let now = w.now;
-    w.hosts[leech].torrent.pause(now);
+    assert!(w.hosts[leech].torrent.pause(now) && !w.hosts[leech].torrent.pause(now));
     w.drain();
     assert_eq!(w.hosts[leech].closes, [CloseReason::Stopped]);
     assert_eq!(w.hosts[leech].torrent.poll_timeout(), None, "nothing to wake for");
@@ -143,7 +143,7 @@ fn paused_torrent_rests_and_goes_on_where_it_was() {
     assert!(!w.hosts[leech].torrent.wants_peers() && !w.hosts[leech].torrent.is_lonely());
 
     let now = w.now;
-    w.hosts[leech].torrent.resume(now);
+    assert!(w.hosts[leech].torrent.resume(now) && !w.hosts[leech].torrent.resume(now));
     w.drain();
     let took = w.finish(&[leech], secs(10));
     assert!(took < secs(4), "its peer is called back at once: {took:?}");
