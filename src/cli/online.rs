@@ -324,6 +324,7 @@ pub fn counts(status: &TorrentStatus) -> Counts {
         down_rate: swarm.download_rate,
         up_rate: swarm.upload_rate,
         eta: swarm.eta,
+        unavailable: swarm.unavailable_bytes,
     }
 }
 

@@ -78,6 +78,8 @@ pub struct Counts {
     pub up_rate: u64,
     /// Time left.
     pub eta: Option<Duration>,
+    /// Bytes missing that nobody who is connected has.
+    pub unavailable: u64,
 }
 
 impl Counts {
@@ -146,10 +148,19 @@ impl Counts {
         if self.up_rate > 0 {
             text.push_str(&format!(", up {}/s", size(self.up_rate)));
         }
-        if let Some(eta) = self.eta.filter(|_| self.verified < self.wanted) {
+        if self.lacks_owner() {
+            text.push_str(", nobody here has the rest");
+        } else if let Some(eta) = self.eta.filter(|_| self.verified < self.wanted) {
             text.push_str(&format!(", {} left", rough_duration(eta)));
         }
         text
+    }
+
+    // Somebody is here, and none of them has anything that is missing. What flows may be handed out
+    // piece by piece.
+    fn lacks_owner(&self) -> bool {
+        let missing = self.wanted.saturating_sub(self.verified);
+        self.connected > 0 && self.down_rate == 0 && missing > 0 && self.unavailable >= missing
     }
 
     /// Why nothing came of it, and what to do. `waited` is how long nothing happened;
@@ -163,6 +174,10 @@ impl Counts {
             // Who sends other data than the torrent names is as good as nobody, and no reason to wait.
             let banned = plural(self.banned, "peer");
             state.push_str(&format!("; {banned} banned for wrong data or breaking the protocol"));
+        }
+        if self.lacks_owner() {
+            let connected = plural(self.connected, "peer");
+            state.push_str(&format!("; {connected} connected, none has the rest"));
         }
         if deadline && (self.verified > 0 || self.reached > 0) {
             return Failure::new(Code::TimedOut, format!("time is up: {state}")).at(Stage::Data);
@@ -300,6 +315,26 @@ mod tests {
             "time is up: 1.0 MiB of 4.0 MiB verified; 1 peer banned for wrong data or breaking the protocol"
         );
         assert!(counts.line().contains("connected 0, 1 banned -> data"), "{}", counts.line());
+    }
+
+    #[test]
+    fn line_and_failure_say_that_nobody_who_is_here_has_the_rest() {
+        let mut counts =
+            Counts { has_metadata: true, peers: 2, reached: 2, connected: 2, ..fresh() };
+        (counts.verified, counts.wanted, counts.unavailable) = (1 << 20, 4 << 20, 3 << 20);
+        assert_eq!(
+            counts.line(),
+            "peers 2 -> connected 2 -> data 1.0 MiB of 4.0 MiB (25 %), 0 B/s, nobody here has the rest"
+        );
+        assert_eq!(
+            counts.failure(WAITED, true).error,
+            "time is up: 1.0 MiB of 4.0 MiB verified; 2 peers connected, none has the rest"
+        );
+        // While something flows, more may be handed out; and what is on its way is not missing.
+        counts.down_rate = 1;
+        assert!(!counts.line().contains("nobody"), "{}", counts.line());
+        (counts.down_rate, counts.unavailable) = (0, 2 << 20);
+        assert!(!counts.line().contains("nobody"), "{}", counts.line());
     }
 
     #[test]

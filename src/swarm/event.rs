@@ -222,6 +222,9 @@ pub struct Status {
     pub wanted_bytes: u64,
     /// Bytes wanted and verified.
     pub verified_bytes: u64,
+    /// Bytes wanted and missing, of pieces that no connected peer is known to have. A peer that hands
+    /// its pieces out one by one (BEP 16) does not say what else it has.
+    pub unavailable_bytes: u64,
     /// Bytes checked and to check, while [`Phase::Checking`].
     pub checking: (u64, u64),
     /// Pieces in all.

@@ -257,6 +257,15 @@ impl Picker {
         self.missing_bytes
     }
 
+    /// The same, of pieces that no connected peer has.
+    pub fn unavailable_bytes(&self) -> u64 {
+        if self.order.has_seeds() {
+            return 0;
+        }
+        let missing = self.needed.iter().filter(|piece| self.order.copies(*piece) == 0);
+        missing.map(|piece| u64::from(self.len_of(piece))).sum()
+    }
+
     /// True if `piece` is wanted and not good.
     pub fn is_needed(&self, piece: u32) -> bool {
         self.needed.has(piece)

@@ -55,6 +55,11 @@ impl Order {
         self.seeds + self.counts.get(piece as usize).copied().map_or(0, u32::from)
     }
 
+    /// Has anybody everything?
+    pub(super) fn has_seeds(&self) -> bool {
+        self.seeds > 0
+    }
+
     /// Adds `piece` to the open ones; nothing happens if it is one.
     pub(super) fn insert(&mut self, piece: u32) {
         if !self.open.set(piece) {

@@ -71,6 +71,7 @@ impl Torrent {
             name: self.content.as_ref().map(|c| c.layout.name().to_owned()),
             wanted_bytes,
             verified_bytes: wanted_bytes - missing,
+            unavailable_bytes: self.unavailable_bytes(),
             checking: self.checking,
             pieces: self.content.as_ref().map_or(0, |c| c.layout.piece_count()),
             pieces_have: self.transfer.as_ref().map_or(0, |t| t.picker.have().count()),
@@ -94,6 +95,11 @@ impl Torrent {
                 .flatten()
                 .map(Duration::from_secs),
         }
+    }
+
+    fn unavailable_bytes(&self) -> u64 {
+        let downloads = self.phase == Phase::Downloading;
+        self.transfer.as_ref().filter(|_| downloads).map_or(0, |t| t.picker.unavailable_bytes())
     }
 
     fn metadata_progress(&self) -> (usize, usize) {

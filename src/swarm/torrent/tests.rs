@@ -296,6 +296,58 @@ fn storage_failure_stops_the_torrent_with_its_reason() {
     w.drain();
     assert_eq!(w.hosts[leech].torrent.phase(), Phase::Stopped);
     assert!(w.hosts[leech].events.iter().any(|(_, e)| *e == Event::Failed(error.clone())));
+    // Who missed the news sees it in the status; other files that are wanted do not start it.
+    assert!(!w.hosts[leech].torrent.pause(now), "it is at rest already");
+    w.hosts[leech].torrent.select(now, Some(vec![true, false]));
+    w.run(secs(60), |_| false);
+    let status = w.hosts[leech].torrent.status(w.now);
+    assert_eq!(
+        (status.phase, status.stopped_by),
+        (Phase::Stopped, Some(StopCause::Storage(error)))
+    );
+    assert!(!status.finished && !w.hosts[leech].disk.is_open);
+
+    // There is space now: it looks at what is there, and goes on with those whom it knew.
+    let pieces = w.sample.layout.piece_count();
+    let mut half = Bitfield::none(pieces);
+    (0..pieces).step_by(2).for_each(|piece| _ = half.set(piece));
+    w.hosts[leech].disk.have = Some(half);
+    w.hosts[leech].disk.data = w.sample.data.clone();
+    w.hosts[leech].disk.written.clear();
+    let now = w.now;
+    assert!(w.hosts[leech].torrent.resume(now) && !w.hosts[leech].torrent.resume(now));
+    w.drain();
+    w.finish(&[leech], secs(30));
+    let status = w.hosts[leech].torrent.status(w.now);
+    assert_eq!((status.phase, status.stopped_by), (Phase::Seeding, None));
+    assert!(status.finished);
+    assert!(w.hosts[leech].disk.requests.iter().any(|r| {
+        matches!(r, DiskRequest::Open { wanted: Some(wanted), .. } if *wanted == [true, false])
+    }));
+}
+
+#[test]
+fn status_tells_what_nobody_who_is_here_has() {
+    let mut w = World::new(sample());
+    let pieces = w.sample.layout.piece_count();
+    let mut half = Bitfield::none(pieces);
+    (0..pieces / 2).for_each(|piece| _ = half.set(piece));
+    let config = Config { super_seeding: false, ..w.config() };
+    let one = w.add(config, Some(w.sample.info.clone()), Some(half));
+    let leech = w.leech();
+    let info = w.sample.info.clone();
+    let offline = w.add(w.config(), Some(info), None);
+    w.introduce(leech, &[one]);
+    let wanted = w.sample.data.len() as u64;
+    assert!(w.run(secs(20), |w| w.hosts[leech].torrent.status(w.now).pieces_have == pieces / 2));
+    let status = w.hosts[leech].torrent.status(w.now);
+    assert_eq!(status.unavailable_bytes, wanted - status.verified_bytes);
+    let alone = w.hosts[offline].torrent.status(w.now);
+    assert_eq!(alone.unavailable_bytes, wanted, "nobody is here");
+    let seed = w.seed();
+    w.introduce(leech, &[seed]);
+    w.finish(&[leech], secs(30));
+    assert_eq!(w.hosts[leech].torrent.status(w.now).unavailable_bytes, 0);
 }
 
 #[test]
