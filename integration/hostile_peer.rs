@@ -6,11 +6,15 @@ use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use trackless::wire::extension::PEX_ID;
+
 use crate::world::bencode::nested_lists;
 use crate::world::krpc::compact;
-use crate::world::peer::{EXTENSIONS, UT_PEX, extension_handshake, frame, handshake, id, numbers};
+use crate::world::peer::{
+    EXTENSIONS, UT_PEX, Wire, extension_handshake, frame, handshake, id, numbers,
+};
 use crate::world::seeder::{Talk, full_bitfield};
-use crate::world::{B, Content, Duel, Fate, Script, Seeder, secs};
+use crate::world::{B, Content, Duel, Fate, Gate, Launch, Script, Seeder, World, netns, secs};
 
 /// Sends these bytes where the handshake belongs.
 fn opening(bytes: Vec<u8>) -> Script {
@@ -460,26 +464,119 @@ fn peer_exchange_floods_are_bounded_and_nothing_illegal_is_dialled() {
             .map(|a| a.parse().unwrap())
             .collect();
     let mut added: Vec<u8> = bogons.iter().flat_map(|a| compact(*a)).collect();
-    // 10^5 addresses in messages of 10 000, every one of them the same third party's.
+    // 10^5 addresses in messages of 10 000: first every one of them the same third party's, then
+    // every one another, where nobody is.
     added.extend(compact(victim).repeat(10_000));
-    let message =
-        B::dict([("added", B::str(&added)), ("added.f", B::str(vec![0; added.len() / 6]))]);
+    let exchange = |added: &[u8]| {
+        B::dict([("added", B::str(added)), ("added.f", B::str(vec![0; added.len() / 6]))])
+    };
+    let message = exchange(&added);
+    let nobody =
+        |n: u32| SocketAddr::from(([127, 200, (n >> 8) as u8, n as u8], 1 + (n >> 16) as u16));
+    let others: Vec<Vec<u8>> = (0..10_u32)
+        .map(|part| (part * 10_000..(part + 1) * 10_000).flat_map(|n| compact(nobody(n))).collect())
+        .map(|added: Vec<u8>| exchange(&added).encode())
+        .collect();
     let odd = B::dict([("added", B::str(vec![1; 11])), ("dropped", B::Int(3))]);
     let script = saying(move |talk| {
         // Our ids, as its extension handshake named them, are not needed: both ends use theirs.
-        for _ in 0..10 {
-            talk.wire.send_extended(2, &message.encode())?;
+        for others in &others {
+            talk.wire.send_extended(PEX_ID, &message.encode())?;
+            talk.wire.send_extended(PEX_ID, others)?;
         }
-        talk.wire.send_extended(2, &odd.encode())?;
+        talk.wire.send_extended(PEX_ID, &odd.encode())?;
         talk.wire.send_extended(UT_PEX, &message.encode())
     });
-    duel.fight("10^5 addresses by peer exchange", Fate::Endured, script);
+    duel.fight("2 * 10^5 addresses by peer exchange", Fate::Endured, script);
     let mut dials = 0;
     while let Ok((mut stream, _)) = bystander.accept() {
         dials += 1;
         let _ = stream.read(&mut [0; 1]);
     }
     assert!(dials <= 3, "a third party was dialled {dials} times");
+}
+
+// Whoever holds the last blocks when all else is here could hold up the end.
+#[test]
+fn peers_that_abuse_the_endgame_do_not_hold_up_the_end() {
+    let content = || Content::single(14, 1_000_000, 131_072);
+    let blocks = 1_000_000_usize.div_ceil(16_384);
+    type Abuse = fn(&mut Talk, crate::world::seeder::Block) -> io::Result<()>;
+    let cases: [(&str, Abuse); 4] = [
+        ("keeps the last blocks", |_, _| Ok(())),
+        ("last blocks are wrong", |talk, block| {
+            let wrong: Vec<u8> = talk.block(block).iter().map(|b| !b).collect();
+            talk.send_block_data(block.piece, block.begin, &wrong)
+        }),
+        ("sends other blocks instead, again and again", |talk, block| {
+            let first = crate::world::seeder::Block { piece: 0, begin: 0, len: block.len };
+            (0..50).try_for_each(|_| talk.send_block(first))
+        }),
+        ("begins each of the last blocks and stops", |talk, block| {
+            let mut start = frame(id::PIECE, &numbers(&[block.piece, block.begin]));
+            // As long as it should be, and half of it never comes.
+            start[..4].copy_from_slice(&(block.len + 9).to_be_bytes());
+            start.extend(vec![0; 8_192]);
+            talk.wire.send_raw(&start)
+        }),
+    ];
+    for (what, abuse) in cases {
+        let script = Script::honest().on_block(move |talk, block| {
+            if talk.asked + 6 <= blocks {
+                return talk.send_block(block);
+            }
+            let said = abuse(talk, block);
+            talk.deed();
+            said
+        });
+        Duel::of(content()).fight(what, Fate::Endured, script);
+    }
+}
+
+#[test]
+fn ban_holds_for_the_address_from_every_port_and_in_both_directions() {
+    let test = "hostile_peer::ban_holds_for_the_address_from_every_port_and_in_both_directions";
+    netns::inside(test, || {
+        // Behind a private address there are many; these are the Internet's.
+        let ended =
+            Launch::new("ip").args(["addr", "add", "44.55.66.1/24", "dev", "lo"]).run(secs(20));
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        let at = |host, port| SocketAddr::from(([44, 55, 66, host], port));
+        let (world, content) = (World::new(), Content::single(15, 400_000, 65_536));
+        let out = world.folder("out");
+        let spoil = || {
+            Script::honest().on_block(|talk, block| {
+                let wrong: Vec<u8> = talk.block(block).iter().map(|b| !b).collect();
+                talk.send_block_data(block.piece, block.begin, &wrong)
+            })
+        };
+        let gate = Gate::default();
+        let liar = Seeder::start(at(2, 7001), &content, spoil());
+        let honest = Seeder::start(at(3, 7001), &content, Script::honest().behind(&gate));
+        let peers = [liar.addr, honest.addr];
+        let mut download = world.get_at(at(1, 7000), &content.magnet(), &out, &peers).start();
+        assert!(liar.wait(secs(30), |log| log.closed > 0), "{}", download.last_words());
+        // Another port of the liar's: it is not let in. Its neighbour is.
+        let hash = content.info_hash();
+        for _ in 0..3 {
+            assert!(Wire::greet(at(1, 7000), at(2, 0).ip(), &hash).is_err(), "let in again");
+        }
+        let mut neighbour = Wire::greet(at(1, 7000), at(4, 0).ip(), &hash).expect("a neighbour");
+        // Nor is it dialled when somebody else names it at yet another port.
+        let again = Seeder::start(at(2, 7002), &content, Script::honest());
+        let added = [compact(again.addr), compact(at(5, 7001))].concat();
+        let bystander = Seeder::start(at(5, 7001), &content, Script::honest().behind(&gate));
+        let hello = extension_handshake(None).encode();
+        neighbour.send_extended(0, &hello).unwrap();
+        let exchange = B::dict([("added", B::str(&added)), ("added.f", B::str([0, 0]))]);
+        neighbour.send_extended(PEX_ID, &exchange.encode()).unwrap();
+        assert!(bystander.wait(secs(30), |log| !log.dials.is_empty()), "{}", download.last_words());
+        download.expect_alive("banning");
+        gate.open();
+        download.wait(secs(60)).expect(0, "from the honest");
+        content.assert_in(&out);
+        assert_eq!((again.log().dials.len(), liar.log().dials.len()), (0, 1));
+    });
 }
 
 #[test]
