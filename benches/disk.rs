@@ -103,7 +103,10 @@ impl Rig {
         let info = Bytes::from(out);
         let layout = Layout::new(&Info::decode(&info).unwrap()).unwrap();
         let root = dir.join("out");
-        pool.add(1, StorageConfig { root, state_dir, mode: StorageMode::Download });
+        pool.add(
+            1,
+            StorageConfig { root, state_dir, mode: StorageMode::Download, overwrite: false },
+        );
         Rig { pool, woken, layout, info, data }
     }
 

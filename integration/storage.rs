@@ -178,6 +178,28 @@ fn second_process_on_one_download_ends_with_10() {
 }
 
 #[test]
+fn file_of_somebody_else_ends_with_10_and_is_whole_afterwards() {
+    let world = World::new();
+    let content = Content::single(65, 300_000, 65_536);
+    let seeder = honest(&world, &content);
+    for len in [9, 299_999, 300_000, 300_001] {
+        let out = world.folder(&format!("out-{len}"));
+        let (path, mine) = (out.join(&content.name), vec![b'm'; len]);
+        std::fs::write(&path, &mine).unwrap();
+        let addr = world.addr();
+        let get = || world.get_at(addr, &content.magnet(), &out, &[seeder.addr]);
+        for _ in 0..2 {
+            let ended = get().run(secs(60)).expect(10, "a download over somebody else's file");
+            assert!(ended.stderr.contains(&*path.to_string_lossy()), "{}", ended.stderr);
+            assert!(ended.stderr.contains("--overwrite"), "{}", ended.stderr);
+            assert!(std::fs::read(&path).unwrap() == mine, "{len} bytes of somebody else");
+        }
+        get().args(["--overwrite"]).run(secs(60)).expect(0, "what is to be replaced");
+        content.assert_in(&out);
+    }
+}
+
+#[test]
 fn folder_removed_in_the_middle_is_never_reported_complete() {
     let world = World::new();
     let content = Content::tree(54, 1_500_000, 65_536);

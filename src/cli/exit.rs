@@ -170,11 +170,17 @@ impl From<&DiskError> for Failure {
         let code = match error.kind {
             DiskErrorKind::Full | DiskErrorKind::Busy | DiskErrorKind::Io => Code::Disk,
             DiskErrorKind::Permission => Code::Permission,
-            DiskErrorKind::Conflict => Code::Conflict,
+            DiskErrorKind::Conflict | DiskErrorKind::Occupied => Code::Conflict,
             DiskErrorKind::Layout => Code::BadLink,
         };
         let text = format!("{}: {}", error.context, without_number(&error.message));
-        Self::new(code, text).at(Stage::Data)
+        let failure = Self::new(code, text).at(Stage::Data);
+        match error.kind {
+            DiskErrorKind::Occupied => failure.advise(
+                "move it away or choose another folder with -o; `get --overwrite` replaces it",
+            ),
+            _ => failure,
+        }
     }
 }
 
@@ -245,6 +251,7 @@ mod tests {
         assert_eq!(code(DiskErrorKind::Io), Code::Disk);
         assert_eq!(code(DiskErrorKind::Permission), Code::Permission);
         assert_eq!(code(DiskErrorKind::Conflict), Code::Conflict);
+        assert_eq!(code(DiskErrorKind::Occupied), Code::Conflict);
         assert_eq!(code(DiskErrorKind::Layout), Code::BadLink);
     }
 

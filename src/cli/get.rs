@@ -50,6 +50,7 @@ pub fn run(args: &GetArgs, console: &Arc<Console>) -> Result<(), Failure> {
         selection,
         list: args.list,
         sequential: args.sequential,
+        overwrite: args.overwrite,
         seed: args.seed,
         network: network.moving(&args.transfer, links.len()),
     };
@@ -83,6 +84,8 @@ pub struct Order {
     pub list: bool,
     /// Pieces in order.
     pub sequential: bool,
+    /// Replace files that hold something else?
+    pub overwrite: bool,
     /// Go on sharing?
     pub seed: Option<SeedGoal>,
     /// How to reach the network.
@@ -284,6 +287,7 @@ async fn one(
 fn request(order: &Order, job: &Job) -> (AddTorrent, Names) {
     let mut request = AddTorrent::new(job.source.info_hash());
     request.sequential = order.sequential || order.stream.is_some();
+    request.overwrite = order.overwrite;
     request.connections_max = order.network.transfer.connections_each;
     request.remembered = order.stream != Some(Stream::Passing);
     let hints: &[_] = match &job.source {

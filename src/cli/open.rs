@@ -30,6 +30,7 @@ pub fn run(args: &OpenArgs, console: &Arc<Console>) -> Result<(), Failure> {
         selection: Selection::default(),
         list: false,
         sequential: false,
+        overwrite: false,
         seed: None,
         network: Network::new(&args.network)?,
     };

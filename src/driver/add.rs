@@ -48,6 +48,9 @@ pub struct AddTorrent {
     pub connections_max: usize,
     /// Look what is there, and nothing more until [`Torrent::resume`](crate::driver::Torrent::resume).
     pub paused: bool,
+    /// Download over files that hold something else: they are lost. Without it such a file is left
+    /// alone, and the download refused.
+    pub overwrite: bool,
     /// Record what is here, for the next session that has the same state directory.
     pub remembered: bool,
 }
@@ -78,6 +81,7 @@ impl AddTorrent {
             limits: RateLimits::default(),
             connections_max: 100,
             paused: false,
+            overwrite: false,
             remembered: true,
         }
     }

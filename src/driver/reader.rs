@@ -87,9 +87,10 @@ impl From<ReadError> for io::Error {
                 DiskErrorKind::Full => io::ErrorKind::StorageFull,
                 DiskErrorKind::Permission => io::ErrorKind::PermissionDenied,
                 DiskErrorKind::Busy => io::ErrorKind::ResourceBusy,
-                DiskErrorKind::Conflict | DiskErrorKind::Layout | DiskErrorKind::Io => {
-                    io::ErrorKind::Other
-                }
+                DiskErrorKind::Conflict
+                | DiskErrorKind::Occupied
+                | DiskErrorKind::Layout
+                | DiskErrorKind::Io => io::ErrorKind::Other,
             },
         };
         io::Error::new(kind, error)

@@ -32,6 +32,9 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// Of a file that was not there, but may have been made since; no file looks like that.
+    pub const NONE: Stamp = Stamp { len: 0, mtime_ns: 0, inode: 0 };
+
     /// The stamp of a file.
     pub fn of(meta: &Metadata) -> Stamp {
         let mtime_ns = meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec());
@@ -46,7 +49,7 @@ pub struct Record {
     pub info_hash: InfoHash,
     /// Pieces that were good and durable, as in a bitfield message.
     pub have: Vec<u8>,
-    /// The files that existed, by index.
+    /// The files that existed, by index; with [`Stamp::NONE`] those that were about to be made.
     pub files: Vec<(u32, Stamp)>,
     /// The side file, if there was one.
     pub parts: Option<Stamp>,

@@ -4,8 +4,8 @@
 //! reference; opening, selecting, flushing and closing run alone (`driver::disk` sees to it).
 //!
 //! What happens to files that were there before: they are checked, and what is right in them is
-//! kept. A file that is longer than it should be is cut only when all its pieces are good; if it
-//! is longer and nothing in it is right it is taken for something else, and the download refused.
+//! kept. A file that is longer than it should be is cut only when all its pieces are good. A file
+//! in which nothing is right is taken for something else, and the download refused (`strangers`).
 
 pub(in crate::driver) mod aligned;
 mod check;
@@ -17,8 +17,10 @@ pub(in crate::driver) mod fixture;
 pub(in crate::driver) mod handles;
 pub(in crate::driver) mod hashing;
 pub(in crate::driver) mod parts;
+mod strangers;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -46,6 +48,24 @@ pub struct StorageConfig {
     pub state_dir: Option<PathBuf>,
     /// What may be done.
     pub mode: StorageMode,
+    /// Download over files that hold something else.
+    pub overwrite: bool,
+}
+
+impl StorageConfig {
+    // The directory itself, made if something will be written to it.
+    fn enter(&self) -> Result<(PathBuf, Access), DiskError> {
+        let root = &self.root;
+        let access = match self.mode {
+            StorageMode::Download => Access::Write,
+            StorageMode::Seed | StorageMode::SeedChecked => Access::Read,
+        };
+        if access == Access::Write {
+            std::fs::create_dir_all(root).map_err(|e| disk_error("making", root, &e))?;
+        }
+        let root = root.canonicalize().map_err(|e| disk_error("opening", root, &e))?;
+        Ok((root, access))
+    }
 }
 
 /// What may be done to a torrent's data.
@@ -126,7 +146,7 @@ impl Storage {
     pub(in crate::driver) fn close(&self) -> Result<(), DiskError> {
         let Some(opened) = self.opened() else { return Ok(()) };
         self.set(None);
-        let saved = opened.save();
+        let saved = opened.save_last();
         let mut claim = locked(&self.claim);
         let before = claim.take();
         *claim = Some(opened.claim().after(before));
@@ -156,6 +176,8 @@ pub(in crate::driver) struct Opened {
     has_padding: bool,
     // Twenty bytes a piece.
     hashes: Bytes,
+    // Files of somebody else, which nothing is written to.
+    strange: BTreeSet<usize>,
     good: Mutex<Bitfield>,
     wanted: Mutex<Option<Vec<bool>>>,
     // Something is good that the record does not say yet.
@@ -165,6 +187,10 @@ pub(in crate::driver) struct Opened {
     // What is good is not known for sure, the old record stays: a check was broken off, or a sync
     // failed, after which the system calls lost data clean.
     unsure: AtomicBool,
+    // The last record names files that were not there yet: a run that is killed has perhaps made
+    // them. The record of one that ends names those that are there.
+    expects: AtomicBool,
+    ends: AtomicBool,
 }
 
 impl Opened {
@@ -174,7 +200,7 @@ impl Opened {
         wanted: Option<&[bool]>,
         progress: &(dyn Fn(u64, u64) + Sync),
     ) -> Result<Opened, DiskError> {
-        let StorageConfig { root, state_dir, mode } = &storage.config;
+        let StorageConfig { state_dir, mode, overwrite, .. } = &storage.config;
         let bad = |message: String| {
             let context = "reading the info dictionary".to_owned();
             DiskError { kind: DiskErrorKind::Layout, context, message }
@@ -186,14 +212,7 @@ impl Opened {
         };
         let layout = Arc::new(layout.map_err(|e| bad(e.to_string()))?);
         let info_hash = InfoHash::new(hash::sha1(info_bytes));
-        let access = match mode {
-            StorageMode::Download => Access::Write,
-            StorageMode::Seed | StorageMode::SeedChecked => Access::Read,
-        };
-        if access == Access::Write {
-            std::fs::create_dir_all(root).map_err(|e| disk_error("making", root, &e))?;
-        }
-        let root = root.canonicalize().map_err(|e| disk_error("opening", root, &e))?;
+        let (root, access) = storage.config.enter()?;
         let place = state_dir.as_ref().filter(|_| *mode != StorageMode::Seed);
         let place = place.map(|dir| Place::new(dir, info_hash, &root));
         let hidden = || root.join(format!(".trackless-{info_hash}.parts"));
@@ -206,15 +225,22 @@ impl Opened {
                 tracing::warn!("cannot remember the info dictionary: {e}");
             }
         }
-        let looked = check::look(&files, wanted)?;
+        let mut looked = check::look(&files, wanted)?;
+        let record = place.as_ref().and_then(Place::load);
         let checked = match mode {
             StorageMode::Seed => check::trust(&files, &looked)?,
             StorageMode::Download | StorageMode::SeedChecked => {
-                let record = place.as_ref().and_then(Place::load);
-                check::check(&files, &info, &looked, record, &storage.stop, progress)?
+                check::check(&files, &info, &looked, record.as_ref(), &storage.stop, progress)?
             }
         };
         files.watch().start(&looked);
+        let mut strange = BTreeSet::new();
+        if *mode == StorageMode::Download && !checked.broken_off && !overwrite {
+            strange = strangers::find(&files, &looked, record.as_ref(), &checked.good)?;
+            strangers::refuse(&files, &strange, wanted)?;
+            // The record names what is ours.
+            strange.iter().for_each(|file| looked[*file] = None);
+        }
         let opened = Opened {
             files,
             mode: *mode,
@@ -222,13 +248,19 @@ impl Opened {
             place,
             has_padding,
             hashes: info.pieces,
+            strange,
             good: Mutex::new(checked.good),
             wanted: Mutex::new(wanted.map(<[bool]>::to_vec)),
-            unsaved: AtomicBool::new(checked.news),
+            unsaved: AtomicBool::new(checked.news || *overwrite),
             stamps: Mutex::new(looked),
             unsure: AtomicBool::new(checked.broken_off),
+            expects: AtomicBool::new(false),
+            ends: AtomicBool::new(false),
         };
         opened.make_empty_files()?;
+        if locked(&opened.stamps).iter().enumerate().any(|(i, s)| opened.may_be_ours(i, s)) {
+            opened.unsaved.store(true, Ordering::Release);
+        }
         match opened.save() {
             // What is here is known all the same, and is recorded when there is a descriptor for it.
             Err(e) if e.kind != DiskErrorKind::Busy => Err(e),
@@ -257,6 +289,9 @@ impl Opened {
     }
 
     pub(in crate::driver) fn select(&self, wanted: &[bool]) -> Result<(), DiskError> {
+        if self.mode == StorageMode::Download {
+            strangers::refuse(&self.files, &self.strange, Some(wanted))?;
+        }
         for (index, file) in self.layout().files().iter().enumerate() {
             if file.pad || self.mode != StorageMode::Download {
                 continue;
@@ -331,21 +366,45 @@ impl Opened {
         saved
     }
 
+    // As the run ends: a file that is made from now on is somebody else's.
+    fn save_last(&self) -> Result<(), DiskError> {
+        self.ends.store(true, Ordering::Release);
+        if self.expects.load(Ordering::Acquire) {
+            self.unsaved.store(true, Ordering::Release);
+        }
+        self.save()
+    }
+
     fn write_record(&self, good: &Bitfield, stamps: &[Option<Stamp>]) -> Result<(), DiskError> {
         let unsure = self.unsure.load(Ordering::Acquire);
         let Some(place) = self.place.as_ref().filter(|_| !unsure) else { return Ok(()) };
-        let files = stamps
-            .iter()
-            .enumerate()
-            .filter_map(|(index, stamp)| Some((u32::try_from(index).ok()?, (*stamp)?)));
+        let mut expects = false;
+        let files = stamps.iter().enumerate().filter_map(|(index, stamp)| {
+            let is_ours = self.may_be_ours(index, stamp);
+            expects |= is_ours;
+            Some((u32::try_from(index).ok()?, stamp.or(is_ours.then_some(Stamp::NONE))?))
+        });
         let record = Record {
             info_hash: self.info_hash,
             have: good.as_bytes().to_vec(),
             files: files.collect(),
             parts: self.files.parts().stamp(),
         };
+        self.expects.store(expects, Ordering::Release);
         let saved = place.save(&record);
         saved.map_err(|e| disk_error("recording the download in", &place.parts(), &e))
+    }
+
+    // Is a file that has no stamp one that this run made, or may still make?
+    fn may_be_ours(&self, file: usize, stamp: &Option<Stamp>) -> bool {
+        let is_download = self.mode == StorageMode::Download;
+        if stamp.is_some() || !is_download || self.layout().files()[file].pad {
+            return false;
+        }
+        let is_there = || self.files.stamp(file).is_some();
+        let is_made = self.files.written_inode(file).is_some() && is_there();
+        let is_next = || self.is_wanted(file) && !self.strange.contains(&file);
+        is_made || (!self.ends.load(Ordering::Acquire) && is_next())
     }
 
     fn make_empty_files(&self) -> Result<(), DiskError> {

@@ -168,6 +168,8 @@ pub enum DiskErrorKind {
     Permission,
     /// Another process downloads this here, or a file is where a directory must be.
     Conflict,
+    /// A file that is none of the torrent's is where one of its files belongs.
+    Occupied,
     /// The torrent's names or sizes cannot be laid out on a disk.
     Layout,
     /// Too many files are open: it may pass.

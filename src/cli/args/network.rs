@@ -97,6 +97,9 @@ pub struct GetArgs {
     /// List the files and stop
     #[arg(long, env = "TRACKLESS_LIST", value_parser = FalseyValueParser::new())]
     pub list: bool,
+    /// Replace files that stand where the torrent's belong and hold something else
+    #[arg(long, env = "TRACKLESS_OVERWRITE", value_parser = FalseyValueParser::new(), conflicts_with = "list")]
+    pub overwrite: bool,
     /// Fetch pieces in order, to use the data while it comes
     #[arg(long, env = "TRACKLESS_SEQUENTIAL", value_parser = FalseyValueParser::new())]
     pub sequential: bool,

@@ -135,8 +135,9 @@ impl EventLoop {
         };
         let has_storage = storage.is_some();
         if let Some((root, mode)) = storage {
+            let overwrite = add.overwrite;
             let state_dir = self.config.state_dir.clone().filter(|_| add.remembered);
-            self.disk().add(id.0, StorageConfig { root, state_dir, mode });
+            self.disk().add(id.0, StorageConfig { root, state_dir, mode, overwrite });
         }
         let tellers = Vec::new();
         let mut listeners = Listeners { info_hash: add.info_hash, has_storage, tellers };

@@ -4,13 +4,11 @@
 //! other piece whose bytes are in reach is hashed, on all cores. Holes, which were never written,
 //! are not read: such a piece is good only if zeros are what it should hold.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex};
 
 use crate::base::{Digest, hash::Sha1};
 use crate::driver::resume::{Record, Stamp};
-use crate::driver::storage::errors::conflict;
 use crate::driver::storage::files::FileSet;
 use crate::driver::storage::hashing::{for_each_piece, hash_piece};
 use crate::driver::storage::locked;
@@ -68,13 +66,13 @@ pub(super) fn check(
     files: &FileSet,
     info: &Info,
     stamps: &[Option<Stamp>],
-    record: Option<Record>,
+    record: Option<&Record>,
     stop: &AtomicBool,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Checked, DiskError> {
     let layout = files.layout();
     let lens: Vec<_> = stamps.iter().map(|s| s.map(|s| s.len)).collect();
-    let mut good = trusted(files, stamps, &lens, record.as_ref());
+    let mut good = trusted(files, stamps, &lens, record);
     let there = |p: &PieceIndex| !good.has(p.get()) && files.is_there(*p, &lens);
     let pieces: Vec<PieceIndex> = layout.all_pieces().filter(there).collect();
     let total: u64 = pieces.iter().map(|p| u64::from(layout.piece_len(*p))).sum();
@@ -104,9 +102,6 @@ pub(super) fn check(
         good.set(piece.get());
     }
     let broken_off = stop.load(Ordering::Relaxed) && !pieces.is_empty();
-    if !broken_off {
-        refuse_strange(files, stamps, record.as_ref(), &good)?;
-    }
     let known = record.is_some_and(|r| r.have == good.as_bytes() && pieces.is_empty());
     Ok(Checked { good, news: !known, broken_off })
 }
@@ -142,31 +137,6 @@ fn trusted(
         }
     }
     good
-}
-
-// A file that is too long and has nothing of ours in it is somebody else's.
-fn refuse_strange(
-    files: &FileSet,
-    stamps: &[Option<Stamp>],
-    record: Option<&Record>,
-    good: &Bitfield,
-) -> Result<(), DiskError> {
-    let ours: BTreeSet<usize> = record
-        .iter()
-        .flat_map(|r| &r.files)
-        .filter_map(|(index, _)| usize::try_from(*index).ok())
-        .collect();
-    for (index, (file, stamp)) in files.layout().files().iter().zip(stamps).enumerate() {
-        let too_long = stamp.is_some_and(|s| s.len > file.len) && !file.pad;
-        if too_long
-            && !ours.contains(&index)
-            && !files.layout().pieces_of_file(index).any(|p| good.has(p))
-        {
-            let why = "is another file: it is longer than in the torrent and nothing in it matches";
-            return Err(conflict(&files.path(index), why));
-        }
-    }
-    Ok(())
 }
 
 // What a hole hashes to, for both lengths of pieces.

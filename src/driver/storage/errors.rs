@@ -23,6 +23,12 @@ pub(in crate::driver) fn conflict(path: &Path, why: &str) -> DiskError {
     DiskError { kind: DiskErrorKind::Conflict, context, message: why.to_owned() }
 }
 
+/// A file of somebody else stands where one of the torrent's belongs.
+pub(in crate::driver) fn occupied(path: &Path, why: String) -> DiskError {
+    let context = path.display().to_string();
+    DiskError { kind: DiskErrorKind::Occupied, context, message: why }
+}
+
 fn kind(error: &io::Error) -> DiskErrorKind {
     match Errno::from_io_error(error) {
         Some(Errno::NOSPC | Errno::DQUOT) => DiskErrorKind::Full,

@@ -22,7 +22,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, SeekFrom};
 
 use crate::driver::descriptors::{is_out_of_descriptors, patiently};
 use crate::driver::resume::Stamp;
-use crate::driver::storage::errors::{conflict, disk_error};
+use crate::driver::storage::errors::{conflict, disk_error, occupied};
 use crate::driver::storage::handles::{Handle, Handles};
 use crate::driver::storage::parts::Parts;
 use crate::driver::storage::watch::Watch;
@@ -63,6 +63,8 @@ pub(in crate::driver) struct FileSet {
     inodes: Vec<AtomicU64>,
     // Two paths may still be one file: on a file system that ignores case, by hard links.
     owners: Mutex<BTreeMap<(u64, u64), usize>>,
+    // Held while a file is opened for the first time.
+    making: Mutex<()>,
     watch: Watch,
 }
 
@@ -90,6 +92,7 @@ impl FileSet {
             written: flags(),
             inodes: (0..count).map(|_| AtomicU64::new(0)).collect(),
             owners: Mutex::default(),
+            making: Mutex::default(),
             watch: Watch::default(),
             lock,
             layout,
@@ -405,10 +408,13 @@ impl FileSet {
         }
     }
 
-    fn handle(&self, file: usize, write: bool) -> Result<Arc<Handle>, DiskError> {
+    pub(super) fn handle(&self, file: usize, write: bool) -> Result<Arc<Handle>, DiskError> {
         if let Some(handle) = self.handles.find(self.key, file, write) {
             return Ok(handle);
         }
+        let is_new = || write && self.inode(file) == 0;
+        let making = is_new().then(|| locked(&self.making));
+        let is_new = is_new();
         let opened = patiently(|| {
             loop {
                 match self.open_file(file, write) {
@@ -430,7 +436,12 @@ impl FileSet {
                 return Err(conflict(&path, &other));
             }
         }
+        if is_new && meta.len() > 0 {
+            // It was not there when we looked, and nobody of us has written to it.
+            return Err(occupied(&path, "was made by somebody else meanwhile".to_owned()));
+        }
         self.know(file, &meta)?;
+        drop(making);
         let handle = Arc::new(Handle { file: opened, writable: write });
         self.handles.put(self.key, file, handle.clone());
         Ok(handle)

@@ -112,5 +112,5 @@ impl Fixture {
 /// Downloads below `dir/out`, with state in `dir/state`.
 pub(in crate::driver) fn config(dir: &Path) -> StorageConfig {
     let (root, state_dir) = (dir.join("out"), Some(dir.join("state")));
-    StorageConfig { root, state_dir, mode: StorageMode::Download }
+    StorageConfig { root, state_dir, mode: StorageMode::Download, overwrite: false }
 }

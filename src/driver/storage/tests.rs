@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 use super::fixture::{Fixture, config};
 use super::*;
 
+mod strangers;
+
 const NO_PROGRESS: &(dyn Fn(u64, u64) + Sync) = &|_, _| {};
 
 fn three_files() -> Fixture {
@@ -326,7 +328,7 @@ fn longer_file_of_somebody_else_is_left_alone() {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, vec![5; 60_000]).unwrap();
     let error = error_of(config(dir.path()), &fixture);
-    assert_eq!(error.kind, DiskErrorKind::Conflict, "{error}");
+    assert_eq!(error.kind, DiskErrorKind::Occupied, "{error}");
     assert_eq!(fs::read(&path).unwrap(), vec![5; 60_000]);
 }
 

@@ -122,7 +122,7 @@ fn data_that_was_only_shared_or_refused_is_not_touched() {
     fs::write(dir.path().join("out/top/d"), "much longer than one byte").unwrap();
     let mut bench = Bench::new(2, config(dir.path()));
     bench.submit(DiskRequest::Open { info: fixture.info.clone(), wanted: None });
-    assert_eq!(bench.failure().kind, DiskErrorKind::Conflict);
+    assert_eq!(bench.failure().kind, DiskErrorKind::Occupied);
     assert_eq!(bench.erase().unwrap(), Erased::default());
     assert_eq!(below(&dir.path().join("out")).len(), 2);
 }
@@ -132,7 +132,7 @@ fn short_file_of_somebody_else_stays_as_long_as_nothing_was_written_to_it() {
     let (dir, fixture) = (tempfile::tempdir().unwrap(), odd_files());
     fs::create_dir_all(dir.path().join("out/top")).unwrap();
     fs::write(dir.path().join("out/top/f"), "short").unwrap();
-    let mut bench = Bench::new(2, config(dir.path()));
+    let mut bench = Bench::new(2, StorageConfig { overwrite: true, ..config(dir.path()) });
     bench.open(&fixture);
     let erased = bench.erase().unwrap();
     assert_eq!(erased.kept, [dir.path().join("out/top/f")]);
