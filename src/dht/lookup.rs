@@ -5,7 +5,8 @@
 //! to five queries are under way, counted from the closest outwards, so a newly heard closer
 //! node is asked at once. A stalled query gives up its place, yet its answer still counts. Datagrams
 //! get lost: who is close and silent is asked once more before it counts as dead. The end is definite:
-//! it waits for nobody who is overdue, and everything in it is bounded.
+//! it waits for nobody who is overdue, unless that is how long answers take here, and everything in it is
+//! bounded.
 
 mod announcing;
 mod candidates;
@@ -86,6 +87,8 @@ pub(super) struct Lookup {
     asked: usize,
     queries: usize,
     answered: usize,
+    // Answers that came when nobody waited for them any more.
+    late: usize,
     in_flight: usize,
     starts: usize,
     announces: Option<Vec<Announce>>,
@@ -117,6 +120,7 @@ impl Lookup {
             asked: 0,
             queries: 0,
             answered: 0,
+            late: 0,
             in_flight: 0,
             starts: 0,
             announces: None,
@@ -184,7 +188,7 @@ impl Lookup {
             return Next::Wait;
         }
         let may_ask = self.queries < QUERIES_PER_LOOKUP_MAX
-            && self.in_flight < IN_FLIGHT_MIN + 3 * self.answered;
+            && self.in_flight < IN_FLIGHT_MIN + IN_FLIGHT_PER_ANSWER * self.answered;
         if may_ask && let Some(seed) = self.seeds.iter_mut().find(|s| s.state == State::Untried) {
             seed.state = State::Asked;
             seed.tries += 1;
@@ -222,10 +226,20 @@ impl Lookup {
         if self.seeds.iter().any(|s| matches!(s.state, State::Asked | State::Stalled)) {
             return Next::Wait;
         }
+        self.next_without_anybody()
+    }
+
+    // Nobody is left to ask, nor waited for.
+    fn next_without_anybody(&mut self) -> Next {
         let starts_max = if self.answered == 0 { STARTS_MAX } else { REFILLS_MAX };
         if self.answered < K && self.starts < starts_max {
             self.starts += 1;
             return Next::Starved;
+        }
+        // Where answers take longer than they are waited for, the first ones are still on their way.
+        let come_late = 2 * self.late >= self.answered;
+        if come_late && self.in_flight > 0 && !self.own_account {
+            return Next::Wait;
         }
         self.search_ended()
     }
@@ -287,6 +301,11 @@ impl Lookup {
             self.announce_late(at);
         }
         Some(informant).filter(|_| self.informants.len() <= 2 * QUERIES_PER_LOOKUP_MAX)
+    }
+
+    /// The answer that is about to be told came when nobody waited for it any more.
+    pub fn note_late(&mut self) {
+        self.late += 1;
     }
 
     /// The peers that it was told.
@@ -419,6 +438,10 @@ pub(super) const PEERS_PER_LOOKUP_MAX: usize = 2_000;
 // While nobody answers, no more than this many are under way: the link may be dead. Of 24 nodes
 // one answers even if four in five are gone.
 const IN_FLIGHT_MIN: usize = 24;
+// And for each answer so many more: the link is not dead, but it may lose most of what it carries. With
+// three of them, a lookup in a network with three in ten dead and seven in ten datagrams lost stands
+// still for seconds, until those that were lost count as dead.
+const IN_FLIGHT_PER_ANSWER: usize = 8;
 // Beyond the eight that count, those between them whose ids break BEP 42.
 const ANNOUNCES_MAX: usize = 16;
 // BEP 5 allows any length; real tokens have 4 to 20 bytes, and we do not echo kilobytes.

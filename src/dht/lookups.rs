@@ -5,14 +5,13 @@
 //! run and from the bootstrap nodes, whatever there is, and from what is learnt while it waits.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use super::bucket::K;
 use super::event::{Announcement, Event, LookupId, LookupKind};
 use super::flows::Priority;
 use super::lookup::{CANDIDATES_MAX, Lookup, Next};
 use super::node::{LookupProgress, Node, Sent};
-use super::queries::Purpose;
+use super::queries::{Pending, Purpose};
 use super::security::is_valid_id;
 use crate::base::addr::is_believable;
 use crate::base::{InfoHash, Instant, Key, NodeId};
@@ -314,11 +313,14 @@ impl Node {
         &mut self,
         now: Instant,
         id: LookupId,
-        from: &SocketAddr,
-        rtt: Duration,
+        asked: &Pending,
         reply: &Reply<'_>,
     ) {
         let Some(mut lookup) = self.lookups.remove(&id) else { return };
+        let (from, rtt) = (&asked.to, now.since(asked.sent));
+        if asked.is_overdue() {
+            lookup.note_late();
+        }
         if !lookup.own_account || lookup.is_renewal() {
             self.closest.on_answer(now, reply.id, *from, rtt);
         }

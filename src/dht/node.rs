@@ -393,7 +393,7 @@ impl Node {
         }
         self.trace_reply(now, &pending, reply);
         match pending.purpose {
-            Purpose::Lookup(lookup) => self.on_lookup_reply(now, lookup, &pending.to, rtt, reply),
+            Purpose::Lookup(lookup) => self.on_lookup_reply(now, lookup, &pending, reply),
             Purpose::Announce(lookup) => self.on_announced(now, lookup, &pending.to, Ok(())),
             Purpose::Ping(ping) => {
                 self.emit(Event::PingDone { ping, id: Some(reply.id), rtt: Some(rtt) });

@@ -55,9 +55,14 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// Nobody waits for it any more, but an answer still counts.
+    /// Another may have taken its place, but an answer still counts.
     pub fn is_late(&self) -> bool {
         self.stage != Stage::Fresh
+    }
+
+    /// Nobody waits for it any more, but an answer still counts.
+    pub fn is_overdue(&self) -> bool {
+        self.stage == Stage::Overdue
     }
 }
 

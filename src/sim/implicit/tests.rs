@@ -82,6 +82,31 @@ fn lookups_in_a_calm_network_find_what_is_there() {
     assert!(table.announce.closest_announced >= 5 * K - 2, "to the closest: {table}");
 }
 
+// A starved link: what was lost must not hold up what is left.
+#[test]
+fn lookups_find_what_is_there_where_seven_datagrams_in_ten_are_lost() {
+    let options = Options { nodes: 5_000, loss: 0.7, ..Options::usual() };
+    let plan = Plan { cold: 5, warm: 10, announces: 0, ..Plan::usual() };
+    let table = measure(&options, &plan, 1..3);
+    println!("{table}");
+    assert!(table.cold.found >= 9 && table.warm.found >= 19, "{table}");
+    for row in [&table.cold, &table.warm] {
+        assert!(row.done.percentile(50) < Duration::from_secs(4), "nobody stands still: {table}");
+        assert!(row.queries(100) <= 200);
+    }
+}
+
+// A lookup waits for nobody as long as that, yet the answers are all there is.
+#[test]
+fn lookups_find_what_is_there_where_every_answer_takes_five_seconds() {
+    let rtt_median = Duration::from_secs(5);
+    let options = Options { nodes: 5_000, rtt_median, rtt_sigma: 0.15, ..Options::usual() };
+    let plan = Plan { cold: 5, warm: 5, announces: 0, ..Plan::usual() };
+    let table = measure(&options, &plan, 1..2);
+    println!("{table}");
+    assert_eq!((table.cold.found, table.warm.found), (5, 5), "{table}");
+}
+
 // The figures that lookups are judged by, all in a few seconds:
 // `cargo test --release --lib implicit_worlds -- --ignored --nocapture`
 #[test]
@@ -92,6 +117,11 @@ fn implicit_worlds() {
         ("usual", usual.clone()),
         ("usual, one in ten lies", Options { liars: 0.1, ..usual.clone() }),
         ("harsh", Options::harsh()),
+        ("usual, seven in ten lost", Options { loss: 0.7, ..usual.clone() }),
+        (
+            "usual, 4 s away",
+            Options { rtt_median: Duration::from_secs(4), rtt_sigma: 0.15, ..usual.clone() },
+        ),
         ("usual, public addresses", Options { public: true, ..usual }),
     ];
     for (name, options) in worlds {
