@@ -1,4 +1,4 @@
-//! `info`, `create` and `verify`: no network.
+//! `info`, `create`, `verify` and `sim`: no network.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -162,4 +162,19 @@ fn damaged_torrent_ends_with_3() {
             assert!(done.stderr.contains("x.torrent"), "{args:?}: {done:#?}");
         }
     }
+}
+
+#[test]
+fn simulation_is_the_same_each_time_and_its_plot_has_a_place_before_it_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    let plot = dir.path().join("plot.svg");
+    let small = ["sim", "storm", "--nodes", "20", "--hours", "0.03", "--seed", "7", "--json"];
+    let [one, two] = [1, 2].map(|_| run(&[&small[..], &["--svg", arg(&plot)]].concat()).expect(0));
+    assert_eq!(one.stdout, two.stdout);
+    assert!(one.records().iter().any(|r| r["row"]["lookups"].as_u64() > Some(0)), "{one:#?}");
+    assert!(fs::read_to_string(&plot).unwrap().starts_with("<svg"));
+    // Days of virtual time: it does not even start.
+    let args = ["sim", "big", "--hours", "100", "--svg", "/no/such/folder/plot.svg", "--json"];
+    let refused = run(&args).expect(8).json();
+    assert_eq!(refused["advice"], "check the path", "{refused}");
 }

@@ -12,6 +12,15 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     fs::rename(&temporary, &target).inspect_err(|_| drop(fs::remove_file(&temporary)))
 }
 
+/// Could `path` be replaced? For who works for hours before there is something to write.
+pub fn check_place(path: &Path) -> io::Result<()> {
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if target.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    fs::remove_file(write_beside(&target, b"")?)
+}
+
 /// A folder that nobody else may enter, and that is gone when this is dropped.
 #[derive(Debug)]
 pub struct Scratch(PathBuf);
@@ -119,6 +128,15 @@ mod tests {
         replace(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(names(dir.path()), ["a"]);
+        // Looking whether it could be done changes nothing.
+        check_place(&path).unwrap();
+        check_place(&dir.path().join("b")).unwrap();
+        check_place(dir.path()).unwrap_err();
+        check_place(&dir.path().join("no/such")).unwrap_err();
+        assert_eq!(
+            (fs::read(&path).unwrap(), names(dir.path())),
+            (b"two".to_vec(), vec!["a".into()])
+        );
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub fn run(args: &SimArgs, console: &Console) -> Result<(), Failure> {
             .advise("`trackless sim list` names them"));
     };
     let options = options(named, args)?;
+    if let Some(path) = &args.svg {
+        files::check_place(path).map_err(|e| Failure::io(path.display(), &e))?;
+    }
     if !console.is_json() {
         console.write(format!("{}\n{}\n", named.head(&options), Table::HEAD).as_bytes());
     }
