@@ -48,6 +48,34 @@ fn shell_runs_what_stdin_says_and_ends_with_it() {
 }
 
 #[test]
+fn shell_keeps_torrents_announced_and_looks_up_in_bulk() {
+    let lab = Lab::new();
+    // No more of them than a node answers to one address in a moment.
+    let hash = |n: u32| format!("{n:040x}");
+    let lines = |verb: &str, rest: &str| -> String {
+        (0..12).map(|n| format!("{verb} {}{rest}\n", hash(n))).collect()
+    };
+    let shell = |input: String| {
+        let mut command = lab.command(&["dht", "shell", "--json"]);
+        rig::finish(&mut command, Some(input.as_bytes())).expect(0).records()
+    };
+    let count = |events: &[serde_json::Value], kind: &str| {
+        events.iter().filter(|e| e["ev"] == kind).count()
+    };
+    let announced = shell(lines("announce", " 4716"));
+    assert_eq!(count(&announced, "done"), 12, "{announced:#?}");
+
+    let status = format!("drop {HASH}\ndrop {}\nstatus\n", hash(7));
+    let told = shell([lines("keep", " 4717"), lines("bulk", ""), status].concat());
+    let counts = ["kept", "dropped", "done", "error"].map(|kind| count(&told, kind));
+    assert_eq!(counts, [12, 1, 12, 1], "{told:#?}");
+    let found = told.iter().filter(|e| e["addr"] == "127.0.0.1:4716").count();
+    assert_eq!(found, 12, "{told:#?}");
+    let status = told.iter().find(|e| e["ev"] == "status").unwrap();
+    assert_eq!(status["announcing"][0]["torrents"], 11, "{status}");
+}
+
+#[test]
 fn traced_lookup_prints_every_step_with_its_distance_and_what_came() {
     let lab = Lab::new();
     lab.run(&["dht", "announce", HASH, "--port", "4713"]).expect(0);

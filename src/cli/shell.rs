@@ -28,14 +28,21 @@ pub async fn run(dht: &Dht, started: Instant, console: &Arc<Console>) -> Result<
     );
     let mut lines = read_in_background();
     let mut running = JoinSet::new();
+    let mut in_bulk = JoinSet::new();
     let mut is_open = true;
-    while (is_open || !running.is_empty()) && !console.is_closed() {
+    while (is_open || !running.is_empty() || !in_bulk.is_empty()) && !console.is_closed() {
+        let has_room = running.len() < OPERATIONS_MAX && in_bulk.len() < IN_BULK_MAX;
         tokio::select! {
-            line = lines.recv(), if is_open && running.len() < OPERATIONS_MAX => {
+            line = lines.recv(), if is_open && has_room => {
                 match line.as_deref().map(Line::read) {
                     Some(Ok(Line::Quit)) => break,
                     Some(Ok(Line::Empty)) => {}
                     Some(Ok(Line::Status)) => status(dht, console).await,
+                    Some(Ok(Line::Keep(hash, port))) => keep(dht, hash, port, console).await,
+                    Some(Ok(Line::Drop(hash))) => drop_kept(dht, hash, console).await,
+                    Some(Ok(Line::Do(what @ What::Bulk(_)))) => {
+                        in_bulk.spawn(perform(dht.clone(), what, console.clone()));
+                    }
                     Some(Ok(Line::Do(what))) => {
                         running.spawn(perform(dht.clone(), what, console.clone()));
                     }
@@ -44,6 +51,7 @@ pub async fn run(dht: &Dht, started: Instant, console: &Arc<Console>) -> Result<
                 }
             }
             Some(_) = running.join_next() => {}
+            Some(_) = in_bulk.join_next() => {}
         }
     }
     Ok(())
@@ -54,12 +62,15 @@ enum Line {
     Empty,
     Quit,
     Status,
+    Keep(InfoHash, Option<u16>),
+    Drop(InfoHash),
     Do(What),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum What {
     Lookup(InfoHash),
+    Bulk(InfoHash),
     Announce(InfoHash, Option<u16>),
     Scrape(InfoHash),
     Sample(Key),
@@ -80,14 +91,19 @@ impl Line {
             ["lookup" | "get-peers", hash] => {
                 Line::Do(What::Lookup(hash.parse().map_err(|e| bad(hash, &e))?))
             }
-            ["announce", hash, port @ ..] if port.len() <= 1 => {
+            ["bulk", hash] => Line::Do(What::Bulk(hash.parse().map_err(|e| bad(hash, &e))?)),
+            [verb @ ("announce" | "keep"), hash, port @ ..] if port.len() <= 1 => {
                 let hash = hash.parse().map_err(|e| bad(hash, &e))?;
                 let port = match port {
                     [port] => Some(port.parse().map_err(|e| bad(port, &e))?),
                     _ => None,
                 };
-                Line::Do(What::Announce(hash, port))
+                match *verb {
+                    "keep" => Line::Keep(hash, port),
+                    _ => Line::Do(What::Announce(hash, port)),
+                }
             }
+            ["drop", hash] => Line::Drop(hash.parse().map_err(|e| bad(hash, &e))?),
             ["scrape", hash] => Line::Do(What::Scrape(hash.parse().map_err(|e| bad(hash, &e))?)),
             ["sample"] => Line::Do(What::Sample(survey::random_key().map_err(|f| f.error)?)),
             ["sample", key] => Line::Do(What::Sample(key.parse().map_err(|e| bad(key, &e))?)),
@@ -105,7 +121,8 @@ impl Line {
             ["ping", addr] => Line::Do(What::Ping(addr.parse().map_err(|e| bad(addr, &e))?)),
             _ => {
                 return Err(
-                    "expected `lookup HASH`, `announce HASH [PORT]`, `scrape HASH`, `find-node ID`, \
+                    "expected `lookup HASH`, `bulk HASH`, `announce HASH [PORT]`, `keep HASH [PORT]`, \
+                     `drop HASH`, `scrape HASH`, `find-node ID`, \
                      `sample [TARGET]`, `get KEY [SALT]`, `put VALUE`, `ping IP:PORT`, `status` or `quit`"
                         .to_owned(),
                 );
@@ -118,6 +135,7 @@ async fn perform(dht: Dht, what: What, console: Arc<Console>) {
     let asked = Asked { started: Instant::now(), console: &console };
     let done = match what {
         What::Lookup(hash) => asked.peers(hash, dht.get_peers(hash).await).await,
+        What::Bulk(hash) => asked.peers(hash, dht.get_peers_in_bulk(hash).await).await,
         What::Announce(hash, port) => asked.peers(hash, dht.announce(hash, port).await).await,
         What::Scrape(hash) => asked.scrape(hash, dht.scrape(hash).await).await,
         What::Sample(target) => asked.samples(target, dht.sample(target).await).await,
@@ -263,10 +281,32 @@ async fn status(dht: &Dht, console: &Console) {
     let nodes = dht.status().await.unwrap_or_default();
     let contacts: usize = nodes.iter().map(|n| n.contacts).sum();
     let ids: Vec<_> = nodes.iter().map(|n| n.id.to_string()).collect();
+    let announcing: Vec<_> = nodes.iter().map(|n| n.announcing).collect();
+    let kept: usize = announcing.iter().map(|a| a.torrents).max().unwrap_or_default();
     console.record(
-        || format!("status contacts {contacts} ids {}", ids.join(" ")),
-        || json!({"ev": "status", "contacts": contacts, "ids": ids}),
+        || format!("status contacts {contacts} kept {kept} ids {}", ids.join(" ")),
+        || json!({"ev": "status", "contacts": contacts, "ids": ids, "announcing": announcing}),
     );
+}
+
+async fn keep(dht: &Dht, hash: InfoHash, port: Option<u16>, console: &Console) {
+    match dht.keep_announced(hash, port).await {
+        Ok(true) => say_kept("kept", hash, console),
+        Ok(false) => say_error(console, &format!("{hash}: too many are kept announced")),
+        Err(error) => say_error(console, &error.to_string()),
+    }
+}
+
+async fn drop_kept(dht: &Dht, hash: InfoHash, console: &Console) {
+    match dht.drop_announced(hash).await {
+        Ok(true) => say_kept("dropped", hash, console),
+        Ok(false) => say_error(console, &format!("{hash}: it is not kept announced")),
+        Err(error) => say_error(console, &error.to_string()),
+    }
+}
+
+fn say_kept(what: &str, hash: InfoHash, console: &Console) {
+    console.record(|| format!("{what} {hash}"), || json!({"ev": what, "h": hash.to_string()}));
 }
 
 // stdin blocks: it is read on a thread of its own, a few lines ahead.
@@ -286,6 +326,8 @@ fn read_in_background() -> mpsc::Receiver<String> {
 const LINES_AHEAD_MAX: usize = 16;
 /// Operations at the same time; further lines wait.
 const OPERATIONS_MAX: usize = 64;
+/// Lookups of which each waits for its turn; further lines wait. Enough to put them in a good order.
+const IN_BULK_MAX: usize = 1_000;
 
 #[cfg(test)]
 mod tests {
@@ -305,6 +347,10 @@ mod tests {
             Ok(Line::Do(What::Announce(hash, Some(7777))))
         );
         assert_eq!(read(&format!("announce {HASH}")), Ok(Line::Do(What::Announce(hash, None))));
+        assert_eq!(read(&format!("bulk {HASH}")), Ok(Line::Do(What::Bulk(hash))));
+        assert_eq!(read(&format!("keep {HASH} 7777")), Ok(Line::Keep(hash, Some(7777))));
+        assert_eq!(read(&format!("keep {HASH}")), Ok(Line::Keep(hash, None)));
+        assert_eq!(read(&format!("drop {HASH}")), Ok(Line::Drop(hash)));
         let put = |value: &str| {
             Ok(Line::Do(What::Put(Item::immutable(string_value(value.as_bytes())).unwrap())))
         };

@@ -41,6 +41,8 @@ pub(super) enum Command {
     OpenReader(TorrentId, usize, Weak<()>, oneshot::Sender<Result<Opened, ReadError>>),
     Read(ReaderId, Read, oneshot::Sender<Result<Bytes, ReadError>>),
     Dht(DhtCommand, mpsc::Sender<NodeEvent>),
+    KeepAnnounced(InfoHash, Option<u16>, oneshot::Sender<bool>),
+    DropAnnounced(InfoHash, oneshot::Sender<bool>),
     KeepItem(Item, oneshot::Sender<bool>),
     DropItem(Key, oneshot::Sender<bool>),
     /// Some caller does not want to know any more what it asked for.
@@ -72,6 +74,7 @@ pub(super) struct Read {
 #[derive(Debug, Clone)]
 pub(super) enum DhtCommand {
     GetPeers(InfoHash),
+    GetPeersInBulk(InfoHash),
     TracePeers(InfoHash),
     Announce(InfoHash, Option<u16>),
     Scrape(InfoHash),

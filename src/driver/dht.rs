@@ -185,6 +185,14 @@ impl Dht {
         self.look_up(DhtCommand::GetPeers(info_hash), peers).await
     }
 
+    /// The same search for one of thousands: it waits for its turn, behind all that is asked for in other
+    /// ways, and those that wait go in the order of their hashes, so that each starts from what its
+    /// neighbour has just learnt. Ask for all of them at once, up to some thousands; how many are under way
+    /// at a time follows from [`DhtConfig::flows_per_second`]. So the last may take minutes.
+    pub async fn get_peers_in_bulk(&self, info_hash: InfoHash) -> Lookup<SocketAddr> {
+        self.look_up(DhtCommand::GetPeersInBulk(info_hash), peers).await
+    }
+
     /// The same search as [`get_peers`](Self::get_peers), told step by step: whom it asks, how far
     /// each is from the target, how long each answer takes, and what comes with it.
     pub async fn trace_peers(&self, info_hash: InfoHash) -> Lookup<Step> {
@@ -276,9 +284,39 @@ impl Dht {
 
     /// Looks for the peers of a torrent and then announces this machine to the closest nodes
     /// (BEP 5 `announce_peer`): at `port`, or at the port from which our datagrams come. Nodes
-    /// forget it after half an hour or more: announce again every 15 minutes.
+    /// forget it after half an hour or more: [`keep_announced`](Self::keep_announced) sees to that.
     pub async fn announce(&self, info_hash: InfoHash, port: Option<u16>) -> Lookup<SocketAddr> {
         self.look_up(DhtCommand::Announce(info_hash, port), peers).await
+    }
+
+    /// Announces this machine as a peer of a torrent for as long as the node runs, at `port` or at the port
+    /// from which our datagrams come. With up to 100,000 torrents each is announced again before nodes
+    /// forget it, within [`DhtConfig::flows_per_second`] and behind whatever somebody waits for;
+    /// [`NodeStatus::announcing`] tells how many are held, what that costs, and whether it is too much.
+    /// Torrents of a [`Session`] announce themselves. Ends with [`drop_announced`](Self::drop_announced).
+    ///
+    /// False if it is not kept: too many are.
+    ///
+    /// # Errors
+    ///
+    /// [`DhtError::Ended`] after a shutdown.
+    pub async fn keep_announced(
+        &self,
+        info_hash: InfoHash,
+        port: Option<u16>,
+    ) -> Result<bool, DhtError> {
+        let kept = self.ask(|reply| Command::KeepAnnounced(info_hash, port, reply)).await;
+        kept.ok_or(DhtError::Ended)
+    }
+
+    /// Announces it no more; nodes forget it within the hour. False if it was not kept announced.
+    ///
+    /// # Errors
+    ///
+    /// [`DhtError::Ended`] after a shutdown.
+    pub async fn drop_announced(&self, info_hash: InfoHash) -> Result<bool, DhtError> {
+        let dropped = self.ask(|reply| Command::DropAnnounced(info_hash, reply)).await;
+        dropped.ok_or(DhtError::Ended)
     }
 
     /// Ends the node and saves its state. Takes a few seconds at most. Every clone ends with it.

@@ -16,8 +16,8 @@ use crate::driver::command::Command;
 use crate::engine::{NodeEvent, Refused};
 
 /// A running lookup: a stream of what it finds, as it finds it. The stream ends when the lookup
-/// does, which is never later than a minute and a half; then [`finish`](Lookup::finish) tells what
-/// it did. Dropping it cancels the lookup.
+/// does, which is never later than a minute and a half, unless it is one of many that wait for their
+/// turn; then [`finish`](Lookup::finish) tells what it did. Dropping it cancels the lookup.
 #[derive(Debug)]
 pub struct Lookup<T> {
     news: mpsc::Receiver<NodeEvent>,

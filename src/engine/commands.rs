@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use crate::base::addr::Family;
 use crate::base::limits::DHT_COMMANDS_MAX;
 use crate::base::{InfoHash, Instant, Key, NodeId};
-use crate::dht::{Item, ItemKey, LookupId, Node};
+use crate::dht::{Announcement, Item, ItemKey, LookupId, Node, Priority};
 use crate::engine::switchboard::{Asker, Engine};
 use crate::engine::{CommandId, Event, NodeEvent, Output, Refused, SocketId};
 
@@ -14,6 +14,12 @@ impl Engine {
     /// Looks for the peers of `info_hash`.
     pub fn get_peers(&mut self, now: Instant, info_hash: InfoHash) -> CommandId {
         self.command(now, |node| node.get_peers(now, info_hash))
+    }
+
+    /// Looks for the peers of one of many torrents: it waits for its turn, behind whatever somebody waits
+    /// for, in the order that makes all of them cheapest.
+    pub fn get_peers_in_bulk(&mut self, now: Instant, info_hash: InfoHash) -> CommandId {
+        self.command(now, |node| node.get_peers_at(now, info_hash, Priority::Bulk))
     }
 
     /// Looks for the peers of `info_hash` and announces `port` (`None`: our DHT port).
@@ -44,6 +50,28 @@ impl Engine {
     /// Counts who has a torrent.
     pub fn scrape(&mut self, now: Instant, info_hash: InfoHash) -> CommandId {
         self.command(now, |node| node.scrape(now, info_hash))
+    }
+
+    /// Announces `info_hash` at `port` (`None`: our DHT port) from now on, until
+    /// [`Engine::drop_announced`]: first when its turn comes, then again before nodes forget it. The nodes'
+    /// `announcing` tells how that goes. False if no node takes it: there is none, or too many are kept.
+    pub fn keep_announced(&mut self, now: Instant, info_hash: InfoHash, port: Option<u16>) -> bool {
+        let seed = false;
+        let how = Announcement { port, seed, priority: Priority::Bulk, keep: true };
+        let mut kept = false;
+        self.each_node(|slot| {
+            slot.node.announce_as(now, info_hash, how);
+            kept |= slot.node.is_announcing(info_hash);
+        });
+        self.drain_nodes(now);
+        kept
+    }
+
+    /// Announces it no more. False if it was not kept announced.
+    pub fn drop_announced(&mut self, info_hash: InfoHash) -> bool {
+        let mut dropped = false;
+        self.each_node(|slot| dropped |= slot.node.stop_announcing(info_hash));
+        dropped
     }
 
     /// Stores an item now and keeps it alive until [`Engine::drop_item`]; [`Event::ItemKept`] tells each

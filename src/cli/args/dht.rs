@@ -176,7 +176,10 @@ Examples:
 const SHELL_EXAMPLES: &str = "\
 Lines on stdin:
   lookup HASH            find peers: `peer` events, then `done`
-  announce HASH [PORT]   the same, then announce
+  bulk HASH              the same for one of thousands: each waits for its turn
+  announce HASH [PORT]   find peers, then announce
+  keep HASH [PORT]       `kept`: announce it, and again in time, while the shell runs
+  drop HASH              `dropped`: keep it announced no longer
   scrape HASH            `done` with the counts
   find-node ID           `done` with the nodes
   sample [TARGET]        `samples` events, then `done`

@@ -7,12 +7,15 @@ use crate::dht::{SecretKey, string_value};
 use crate::engine::Refused;
 
 async fn node(bootstrap: &[SocketAddr]) -> Dht {
-    let config = DhtConfig {
+    Dht::start(config(bootstrap)).await.unwrap()
+}
+
+fn config(bootstrap: &[SocketAddr]) -> DhtConfig {
+    DhtConfig {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         bootstrap: bootstrap.iter().map(SocketAddr::to_string).collect(),
         ..DhtConfig::default()
-    };
-    Dht::start(config).await.unwrap()
+    }
 }
 
 async fn lookups_running(dht: &Dht) -> usize {
@@ -40,6 +43,34 @@ async fn announced_peer_is_streamed_to_another_node() {
     let id = first.status().await.unwrap()[0].id;
     let nodes = third.find_node(id).await.finish().await.unwrap();
     assert_eq!(nodes.nodes().next(), Some((id, first.local_addrs()[0])));
+}
+
+#[tokio::test]
+async fn hundreds_of_torrents_are_kept_announced_and_looked_up_in_bulk() {
+    let patient = |bootstrap: &[SocketAddr]| DhtConfig { per_ip_rate: None, ..config(bootstrap) };
+    let first = Dht::start(patient(&[])).await.unwrap();
+    let second = Dht::start(patient(first.local_addrs())).await.unwrap();
+    let hashes: Vec<_> = (0..=255).map(|n| InfoHash::new([n; 20])).collect();
+    for hash in &hashes {
+        assert_eq!(second.keep_announced(*hash, Some(4711)).await, Ok(true));
+    }
+    let announcing = async || second.status().await.unwrap()[0].announcing;
+    while announcing().await.held < hashes.len() {
+        tokio::task::yield_now().await;
+    }
+    assert!(!announcing().await.is_behind);
+    let third = node(first.local_addrs()).await;
+    let mut lookups = Vec::new();
+    for hash in &hashes {
+        lookups.push(third.get_peers_in_bulk(*hash).await);
+    }
+    for mut lookup in lookups {
+        assert_eq!(lookup.next().await, Some("127.0.0.1:4711".parse().unwrap()));
+        assert_eq!(lookup.finish().await.unwrap().peers(), 1);
+    }
+    assert_eq!(second.drop_announced(hashes[7]).await, Ok(true));
+    assert_eq!(second.drop_announced(hashes[7]).await, Ok(false), "it is not kept any more");
+    assert_eq!(announcing().await.torrents, hashes.len() - 1);
 }
 
 #[tokio::test]

@@ -96,6 +96,13 @@ impl EventLoop {
             }
             Command::Read(reader, read, reply) => self.read(reader, read, reply),
             Command::Dht(command, news) => self.start_dht_command(command, news),
+            Command::KeepAnnounced(info_hash, port, reply) => {
+                let kept = self.engine.keep_announced(self.clock.now(), info_hash, port);
+                let _ = reply.send(kept);
+            }
+            Command::DropAnnounced(info_hash, reply) => {
+                let _ = reply.send(self.engine.drop_announced(info_hash));
+            }
             Command::KeepItem(item, reply) => {
                 let _ = reply.send(self.engine.keep_item(self.clock.now(), &item));
             }
@@ -182,6 +189,7 @@ impl EventLoop {
         let now = self.clock.now();
         let id = match command {
             DhtCommand::GetPeers(info_hash) => self.engine.get_peers(now, info_hash),
+            DhtCommand::GetPeersInBulk(info_hash) => self.engine.get_peers_in_bulk(now, info_hash),
             DhtCommand::TracePeers(info_hash) => {
                 let id = self.engine.get_peers(now, info_hash);
                 self.engine.trace(now, id);
