@@ -1,5 +1,7 @@
 //! `dht`: one operation, or many, on a private network of two nodes on loopback.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::network::{Lab, free_port};
 use crate::rig::{self, Done};
 use crate::world::krpc::{FakeNode, honest_answer};
@@ -25,6 +27,20 @@ fn dht_operations_print_one_record_a_line() {
     assert_eq!(peers[0]["addr"], "127.0.0.1:4711");
     assert_eq!((&peers[1]["code"], &peers[1]["peers"]), (&0.into(), &1.into()), "{peers:?}");
     assert_eq!((&peers[1]["asked"], &peers[1]["answered"]), (&2.into(), &2.into()), "{peers:?}");
+}
+
+#[test]
+fn ping_is_answered_although_the_first_was_lost() {
+    let id = [8; 20];
+    let (answer, was_lost) = (honest_answer(id, Vec::new(), Vec::new()), AtomicBool::new(false));
+    let node = FakeNode::start(free_port(), id, move |query| {
+        let is_lost = query.method == "ping" && !was_lost.swap(true, Ordering::Relaxed);
+        if is_lost { Vec::new() } else { answer(query) }
+    });
+    let (home, addr) = (tempfile::tempdir().unwrap(), node.addr.to_string());
+    let flags = ["--listen", "127.0.0.1:0", "--bootstrap", &addr];
+    let pong = rig::run(home.path(), &[&["dht", "ping", &addr], &flags[..]].concat()).expect(0);
+    assert!(pong.stdout.starts_with(&"08".repeat(20)), "{pong:#?}");
 }
 
 #[test]

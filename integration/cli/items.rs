@@ -134,6 +134,8 @@ fn what_is_no_item_is_said_before_anything_is_done() {
         (&["put", "x", "--key", &SEED[1..]], "no such file"),
         (&["get", "123"], "40 hex digits"),
         (&["get", HASH, "--salt", "a"], "give the public key"),
+        (&["get", SEED, "--salt", &salt], "salt is longer"),
+        (&["ping", "224.0.0.1:6881"], "nothing is ever sent"),
         (&["sample", "nonsense"], "expected HOST:PORT"),
         (&["scrape", "nonsense"], "info-hash"),
     ] {

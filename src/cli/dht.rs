@@ -25,7 +25,9 @@ use super::online::{self, Role};
 use super::output::Console;
 use super::shell;
 use super::stage::{Stage, plural};
+use crate::base::addr::is_sendable;
 use crate::base::{InfoHash, NodeId};
+use crate::dht::LookupKind;
 use crate::driver::{Dht, DhtError, Outcome, Pong};
 use crate::engine::Refused;
 
@@ -127,11 +129,27 @@ async fn pong(dht: &Dht, node: &str) -> Result<(SocketAddr, Pong), Failure> {
         let failure = Failure::new(Code::NoNetwork, format!("{node}: no such host"));
         return Err(failure.advise("check the name"));
     };
-    match dht.ping(addr).await {
+    if !is_sendable(&addr) {
+        return Err(usage(format!("{node}: nothing is ever sent to such an address")));
+    }
+    match ping_twice(dht, addr).await {
         Ok(pong) => Ok((addr, pong)),
         Err(error @ DhtError::NoAnswer(_)) => Err(Failure::new(Code::NoPeers, error.to_string())
             .advise("check the address: it must be a DHT node's UDP port")),
         Err(error) => Err(error.into()),
+    }
+}
+
+// Silence may be one lost datagram: after a while a second ping goes out, and the answer to either counts.
+async fn ping_twice(dht: &Dht, addr: SocketAddr) -> Result<Pong, DhtError> {
+    let mut first = std::pin::pin!(dht.ping(addr));
+    if let Ok(answer) = timeout(SECOND_PING_AFTER, &mut first).await {
+        return answer;
+    }
+    let mut second = std::pin::pin!(dht.ping(addr));
+    tokio::select! {
+        Ok(answer) = &mut first => Ok(answer),
+        answer = &mut second => answer,
     }
 }
 
@@ -152,14 +170,19 @@ fn close(outcome: &Outcome, found: &Value, console: &Console) {
 
 fn summary(outcome: &Outcome, console: &Console) {
     for report in &outcome.reports {
-        console.note(&format!(
-            "asked {}, {} answered, {} dead, {} found, {}",
-            plural(report.asked, "node"),
-            report.answered,
-            report.dead,
-            plural(report.peers, "peer"),
-            measured(report.took)
-        ));
+        let peers = plural(report.peers, "peer");
+        let found = match report.kind {
+            LookupKind::GetPeers(_) | LookupKind::Announce(_) | LookupKind::Scrape(_) => {
+                format!("{peers} found, ")
+            }
+            LookupKind::FindNode
+            | LookupKind::GetItem
+            | LookupKind::PutItem
+            | LookupKind::Sample => String::new(),
+        };
+        let (asked, took) = (plural(report.asked, "node"), measured(report.took));
+        let (answered, dead) = (report.answered, report.dead);
+        console.note(&format!("asked {asked}, {answered} answered, {dead} dead, {found}{took}"));
     }
     if outcome.crowd() > 0 {
         console.warn(&format!(
@@ -199,13 +222,16 @@ async fn late(dht: &Dht) -> Failure {
     if contacts == 0 {
         Failure::new(Code::NoNetwork, "time is up: no node answered").at(Stage::Bootstrap)
     } else {
-        Failure::new(Code::NoPeers, "time is up before the lookup was over").at(Stage::Peers)
+        Failure::new(Code::NoPeers, "time is up before an answer came")
+            .at(Stage::Nodes)
+            .advise("give it more time with --timeout")
     }
 }
 
-/// Milliseconds with their fraction, for JSON.
+/// Milliseconds with three digits of their fraction, for JSON.
 pub fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
+    duration.as_micros() as f64 / 1e3
 }
 
 const NAME_LOOKUP_MAX: Duration = Duration::from_secs(10);
+const SECOND_PING_AFTER: Duration = Duration::from_secs(1);

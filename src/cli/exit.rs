@@ -135,7 +135,9 @@ impl Failure {
     pub fn io(what: impl fmt::Display, error: &io::Error) -> Self {
         let failure = Self::new(Self::io_code(error), format!("{what}: {}", plain_io_text(error)));
         match error.kind() {
-            io::ErrorKind::NotFound => failure.advise("check the path"),
+            io::ErrorKind::NotFound
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::NotADirectory => failure.advise("check the path"),
             _ => failure,
         }
     }
@@ -262,6 +264,8 @@ mod tests {
         assert_eq!(failure.error, "a.torrent: permission denied");
         let missing = Failure::io("a.torrent", &io::ErrorKind::NotFound.into());
         assert_eq!((missing.code, missing.advice()), (Code::Disk, "check the path"));
+        let folder = Failure::io("a", &io::ErrorKind::IsADirectory.into());
+        assert_eq!((folder.code, folder.advice()), (Code::Disk, "check the path"));
         let message = io::Error::from_raw_os_error(13).to_string();
         let kind = DiskErrorKind::Permission;
         let error = DiskError { kind, context: "opening a".into(), message };

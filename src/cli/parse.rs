@@ -54,7 +54,7 @@ pub fn rate_limit(text: &str) -> Result<RateLimit, String> {
         return Ok(RateLimit(None));
     }
     match text.parse() {
-        Ok(0) => Err("0 would answer nobody: use `off` for no limit".to_owned()),
+        Ok(0) => Err("0 would let nothing pass: use `off` for no limit".to_owned()),
         Ok(rate) => Ok(RateLimit(Some(rate))),
         Err(_) => Err("expected a number, or `off`".to_owned()),
     }

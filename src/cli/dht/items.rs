@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::keys::{self, hex};
 use super::{nobody, summary};
 use crate::base::Key;
-use crate::base::limits::ITEM_VALUE_MAX;
+use crate::base::limits::{ITEM_SALT_MAX, ITEM_VALUE_MAX};
 use crate::cli::args::PutArgs;
 use crate::cli::config::usage;
 use crate::cli::exit::{Code, Failure};
@@ -223,6 +223,10 @@ async fn newest(dht: &Dht, key: ItemKey) -> Result<(Option<Item>, Outcome), Fail
 pub fn item_key(key: &str, salt: Option<&str>) -> Result<ItemKey, Failure> {
     if let Some(public_key) = keys::bytes(key) {
         let salt = salt.unwrap_or_default().as_bytes().to_vec();
+        // Nobody can have stored such an item.
+        if salt.len() > ITEM_SALT_MAX {
+            return Err(unusable(ItemError::SaltLength));
+        }
         return Ok(ItemKey::Mutable { public_key, salt });
     }
     let expected = "expected the 40 hex digits of a target, or the 64 of a public key";
