@@ -314,7 +314,7 @@ impl Engine {
         report: dht::LookupReport,
     ) {
         let Some(asker) = self.lookups.remove(&(socket, lookup)) else { return };
-        if report.answered > 0 {
+        if report.asked > 0 {
             self.cancel_idle(asker);
         }
         match asker {
@@ -377,8 +377,8 @@ impl Engine {
         }
     }
 
-    // One family has answered; a node of another that knows nobody to ask (a host without IPv6)
-    // would only hold the end up.
+    // One family has found somebody to ask, and is done; a node of another that knows nobody by now (a
+    // host without IPv6) would only hold the end up, and the news that nobody answered at all.
     fn cancel_idle(&mut self, asker: Asker) {
         let siblings: Vec<_> =
             self.lookups.iter().filter(|(_, a)| **a == asker).map(|(l, _)| *l).collect();
