@@ -102,4 +102,25 @@ mod tests {
         let mut buffer = [0; 16];
         assert_eq!(receiver.recv(&mut buffer).unwrap(), 5);
     }
+
+    // Whoever forges an ICMP message says nothing about a contact: none of them is even read.
+    #[tokio::test]
+    async fn closed_port_is_no_news_and_hides_no_datagram() {
+        let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let socket = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let own = socket.local_addr().unwrap();
+        let mut sockets = UdpSockets::new(vec![socket]);
+        for n in 0..3u8 {
+            sockets.send(SocketId(0), closed, b"is anybody there?");
+            other.send_to(&[n], own).unwrap();
+            let mut came = Vec::new();
+            while came.is_empty() {
+                std::future::poll_fn(|cx| sockets.poll_readable(cx)).await;
+                sockets.receive(|_, from, datagram| came.push((from, datagram.to_vec())));
+            }
+            assert_eq!(came, [(other.local_addr().unwrap(), vec![n])]);
+        }
+        assert_eq!(sockets.send_failures, 0);
+    }
 }

@@ -1,6 +1,6 @@
 //! Claims about lookups where somebody has put nodes next to the key.
 
-use super::super::measure::{Plan, Row, Table, measure_in};
+use super::super::measure::{Plan, Row, Table, measure, measure_in};
 use super::super::*;
 
 const SAYS: [Says; 4] = [Says::Nothing, Says::Allies, Says::Forged, Says::Dead];
@@ -53,6 +53,26 @@ fn no_alarm_is_raised_where_nobody_attacks() {
         let (table, _) = measure_in(network, &plan(6, None), 1..2);
         let [found, alarms, _] = shares(&table);
         assert_eq!((found, alarms), (100, 0), "{nodes} nodes: {table}");
+    }
+}
+
+#[test]
+fn hundred_lookups_find_what_is_there_in_usual_time_whatever_one_node_in_ten_says_instead() {
+    let world = |liars, lie| Options { nodes: 20_000, liars, lie, ..Options::usual() };
+    let plan = Plan { cold: 10, warm: 40, announces: 0, ..Plan::usual() };
+    let honest = measure(&world(0.0, Lie::Dead), &plan, 1..3);
+    println!("{honest}");
+    for lie in [Lie::MadeUp, Lie::Dead, Lie::Allied] {
+        let table = measure(&world(0.1, lie), &plan, 1..3);
+        println!("{lie:?}: {table}");
+        for (row, usual) in [(&table.cold, &honest.cold), (&table.warm, &honest.warm)] {
+            assert_eq!(row.found, row.lookups, "{lie:?}");
+            let [half, most] = [50, 90].map(|percent| {
+                let [had, wanted] = [&row.first, &usual.first].map(|d| d.percentile(percent));
+                had.as_secs_f64() / wanted.as_secs_f64()
+            });
+            assert!(half <= 1.3 && most <= 2.0, "{lie:?}: {half:.2} {most:.2}");
+        }
     }
 }
 
