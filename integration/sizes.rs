@@ -40,6 +40,40 @@ fn torrents_without_a_byte_are_complete_at_once() {
 }
 
 #[test]
+fn what_has_no_byte_is_created_shared_and_fetched_by_its_magnet() {
+    let world = World::new();
+    let cases: [(&str, &[(&str, usize)]); 3] = [
+        ("nothing.txt", &[("", 0)]),
+        ("nothings", &[("a", 0), ("deep/b", 0)]),
+        ("among", &[("a", 0), ("b", 40_000), ("c", 0), ("d", 5)]),
+    ];
+    for (name, files) in cases {
+        let at = |dir: &std::path::Path, file: &str| match file {
+            "" => dir.join(name),
+            file => dir.join(name).join(file),
+        };
+        let there = world.folder("there");
+        for (file, len) in files {
+            std::fs::create_dir_all(at(&there, file).parent().unwrap()).unwrap();
+            std::fs::write(at(&there, file), vec![7; *len]).unwrap();
+        }
+        let torrent = world.dir().join(format!("{name}.torrent"));
+        let create = world.trackless(["create"]).arg(there.join(name)).arg("-o").arg(&torrent);
+        let magnet = create.run(secs(30)).expect(0, name).stdout;
+        let sharing = world.share(&there.join(name));
+        assert_eq!(sharing.magnet.trim(), magnet.trim(), "{name}");
+        let out = world.folder(&format!("out-{name}"));
+        let get = world.get(&sharing.magnet, &out, &[sharing.addr]);
+        get.run(secs(60)).expect(0, name);
+        for (file, len) in files {
+            assert_eq!(std::fs::read(at(&out, file)).unwrap(), vec![7; *len], "{name}/{file}");
+        }
+        let verify = world.trackless(["verify"]).arg(&torrent).arg(&out);
+        verify.run(secs(30)).expect(0, name);
+    }
+}
+
+#[test]
 fn one_file_of_a_hundred_thousand_is_fetched_alone() {
     let world = World::new();
     let content = Content::many(33, 100_000, 3, 16 << 10);

@@ -178,3 +178,28 @@ fn simulation_is_the_same_each_time_and_its_plot_has_a_place_before_it_begins() 
     let refused = run(&args).expect(8).json();
     assert_eq!(refused["advice"], "check the path", "{refused}");
 }
+
+#[test]
+fn links_are_followed_with_a_word_and_what_leads_nowhere_is_refused_with_advice() {
+    let sample = Sample::new();
+    let (data, torrent) = (sample.dir.path().join("sample"), sample.dir.path().join("l.torrent"));
+    std::os::unix::fs::symlink("a.bin", data.join("link")).unwrap();
+    let create = || run(&["create", arg(&data), "-o", arg(&torrent), "--force"]);
+    let done = create().expect(0);
+    assert!(done.stderr.contains("1 symbolic link followed: "), "{done:#?}");
+    let json = run(&["info", "--json", arg(&torrent)]).expect(0).json();
+    assert_eq!(json["files"][2]["path"], "sample/link");
+    assert_eq!(json["bytes"], 92_345);
+    run(&["verify", arg(&torrent), arg(sample.dir.path())]).expect(0);
+    for (target, why) in [("absent", "to nothing"), (".", "to a folder that it is in")] {
+        fs::remove_file(data.join("link")).unwrap();
+        std::os::unix::fs::symlink(target, data.join("link")).unwrap();
+        let refused = create().expect(2);
+        assert!(refused.stderr.contains(&format!("sample/link is a symbolic link {why}")));
+        assert!(refused.stderr.contains("remove the link"), "{refused:#?}");
+    }
+    let empty = sample.dir.path().join("empty folder");
+    fs::create_dir(&empty).unwrap();
+    let refused = run(&["create", arg(&empty), "-o", arg(&torrent), "--force"]).expect(2);
+    assert!(refused.stderr.contains("put a file into it"), "{refused:#?}");
+}

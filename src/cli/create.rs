@@ -99,9 +99,25 @@ pub fn build(plan: &Plan, console: &Console) -> Result<Made, Failure> {
         }
     };
     let made = create(&plan.path, options, &show).map_err(|e| failure(&e))?;
+    tell_links(&made.links, console);
     let info = Info::decode(&made.info_bytes)
         .map_err(|e| Failure::new(Code::Other, format!("{}: {e}", plan.path.display())))?;
     Ok(Made { name: String::from_utf8_lossy(&info.name).into_owned(), created: made })
+}
+
+// What is shared through a link may not be what its owner thinks of.
+fn tell_links(links: &[PathBuf], console: &Console) {
+    if links.is_empty() {
+        return;
+    }
+    let shown: Vec<_> =
+        links.iter().take(LINKS_SHOWN).map(|l| escape(&l.to_string_lossy()).into_owned()).collect();
+    let more = match links.len().saturating_sub(LINKS_SHOWN) {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    let count = plural(links.len(), "symbolic link");
+    console.warn(&format!("{count} followed: {}{more}", shown.join(", ")));
 }
 
 fn report(made: &Made, output: &Path, console: &Console) {
@@ -150,12 +166,23 @@ fn failure(error: &CreateError) -> Failure {
         CreateError::Read(error) => readable(Failure::from(error)),
         CreateError::Changed { .. } => Failure::new(Code::Conflict, error.to_string())
             .advise("try again when nothing writes to it"),
-        CreateError::Kind { .. }
-        | CreateError::Empty { .. }
-        | CreateError::TooManyFiles
-        | CreateError::PieceLength(_)
-        | CreateError::TooManyPieces(_)
-        | CreateError::Name(_)
-        | CreateError::Layout(_) => config::usage(error.to_string()),
+        CreateError::Kind { .. } => config::usage(error.to_string())
+            .advise("take it out of the folder: only files can be shared"),
+        CreateError::Link { .. } => config::usage(error.to_string())
+            .advise("remove the link, or put what it is to stand for in its place"),
+        CreateError::Empty { .. } => config::usage(error.to_string())
+            .advise("put a file into it: a torrent holds files, and no empty folders"),
+        CreateError::TooManyFiles => {
+            config::usage(error.to_string()).advise("share parts of it, or pack it into one file")
+        }
+        CreateError::TooManyPieces(_) => {
+            config::usage(error.to_string()).advise("give a larger --piece-length")
+        }
+        CreateError::PieceLength(_) | CreateError::Name(_) | CreateError::Layout(_) => {
+            config::usage(error.to_string())
+        }
     }
 }
+
+/// Links that are named on one line.
+const LINKS_SHOWN: usize = 8;

@@ -2,19 +2,22 @@
 //!
 //! The info dictionary is the one that mktorrent makes of the same input and piece length: files
 //! in the order of their whole paths as bytes, hidden and empty ones included, keys sorted, nothing
-//! added. What cannot be shared faithfully (symbolic links, devices, files that change while they
-//! are read) is refused by name, not left out in silence. Pieces are hashed on all cores, each from
+//! added. Symbolic links are followed, as other tools do, and told of; what cannot be shared
+//! faithfully (links to nothing or in a circle, devices, files that change while they are read) is
+//! refused by name, not left out in silence. Pieces are hashed on all cores, each from
 //! a buffer of 256 KiB.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use rustix::io::Errno;
 
 use crate::base::limits::{FILES_MAX, METADATA_SIZE_MAX, PIECE_LEN_MAX, PIECES_MAX};
 use crate::base::{InfoHash, hash};
@@ -54,6 +57,8 @@ pub struct Created {
     pub total: u64,
     /// How many files.
     pub files: usize,
+    /// Symbolic links that were followed.
+    pub links: Vec<PathBuf>,
 }
 
 /// Why no torrent could be made.
@@ -78,8 +83,16 @@ pub enum CreateError {
         /// What it is.
         kind: &'static str,
     },
-    /// No bytes.
-    #[error("{path}: there is nothing in it to share")]
+    /// A symbolic link to nothing, or one that leads back to where it is.
+    #[error("{path} is a symbolic link {to}")]
+    Link {
+        /// What.
+        path: PathBuf,
+        /// Where it leads.
+        to: &'static str,
+    },
+    /// No file.
+    #[error("{path}: there is no file in it")]
     Empty {
         /// What.
         path: PathBuf,
@@ -118,11 +131,11 @@ pub fn create(
     let (Some(root), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(CreateError::Name(path.display().to_string()));
     };
-    let found = find(&path)?;
-    let total: u64 = found.iter().map(|f| f.stamp.len).sum();
-    if total == 0 {
+    let (found, links) = Search::new(&path).run()?;
+    if found.is_empty() {
         return Err(CreateError::Empty { path });
     }
+    let total: u64 = found.iter().map(|f| f.stamp.len).sum();
     let mut info = Info {
         name: name.as_bytes().to_vec(),
         piece_length: piece_length(options.piece_length, total)?,
@@ -149,6 +162,7 @@ pub fn create(
         piece_length: info.piece_length,
         total,
         files: found.len(),
+        links,
     })
 }
 
@@ -169,34 +183,101 @@ impl Found {
     }
 }
 
-fn find(top: &Path) -> Result<Vec<Found>, CreateError> {
-    let mut found = Vec::new();
-    let mut left = vec![(top.to_owned(), Vec::new())];
-    while let Some((path, parts)) = left.pop() {
-        let io = |error: io::Error| CreateError::Io { path: path.clone(), error };
-        let meta = path.symlink_metadata().map_err(io)?;
-        if meta.is_file() {
-            if found.len() >= FILES_MAX {
-                return Err(CreateError::TooManyFiles);
-            }
-            found.push(Found { path, parts, stamp: Stamp::of(&meta) });
-            continue;
-        }
-        if !meta.is_dir() {
-            let kind =
-                if meta.is_symlink() { "a symbolic link" } else { "a device, pipe or socket" };
-            return Err(CreateError::Kind { path, kind });
-        }
-        for entry in fs::read_dir(&path).map_err(io)? {
-            let entry = entry.map_err(io)?;
-            let mut below = parts.clone();
-            below.push(entry.file_name().as_bytes().to_vec());
-            left.push((entry.path(), below));
-        }
+// A walk through a folder, deepest last.
+struct Search {
+    found: Vec<Found>,
+    links: Vec<PathBuf>,
+    left: Vec<Place>,
+    // Folders seen; a folder may be seen again through a link.
+    folders: usize,
+}
+
+// A path, with its parts below the folder that is shared.
+struct Place {
+    path: PathBuf,
+    parts: Vec<Vec<u8>>,
+    // The folders that it is in, as they are on the disk: the way back that a link must not take.
+    above: Option<Arc<Above>>,
+}
+
+struct Above {
+    id: (u64, u64),
+    next: Option<Arc<Above>>,
+}
+
+impl Search {
+    fn new(top: &Path) -> Search {
+        let top = Place { path: top.to_owned(), parts: Vec::new(), above: None };
+        Search { found: Vec::new(), links: Vec::new(), left: vec![top], folders: 0 }
     }
-    // `a-b` before `a/b` before `ab`: the order of mktorrent, the same on every machine.
-    found.sort_by_cached_key(|f| f.parts.join(&b'/'));
-    Ok(found)
+
+    fn run(mut self) -> Result<(Vec<Found>, Vec<PathBuf>), CreateError> {
+        while let Some(place) = self.left.pop() {
+            self.visit(place)?;
+        }
+        // `a-b` before `a/b` before `ab`: the order of mktorrent, the same on every machine.
+        self.found.sort_by_cached_key(|f| f.parts.join(&b'/'));
+        self.links.sort();
+        Ok((self.found, self.links))
+    }
+
+    fn visit(&mut self, place: Place) -> Result<(), CreateError> {
+        let io = |error: io::Error| CreateError::Io { path: place.path.clone(), error };
+        let mut meta = place.path.symlink_metadata().map_err(io)?;
+        let is_link = meta.is_symlink();
+        if is_link {
+            meta = place.path.metadata().map_err(|error| match Errno::from_io_error(&error) {
+                Some(Errno::NOENT | Errno::NOTDIR) => place.link("to nothing"),
+                Some(Errno::LOOP) => place.link("to itself"),
+                _ => io(error),
+            })?;
+        }
+        if !meta.is_file() && !meta.is_dir() {
+            let kind = "a device, pipe or socket";
+            return Err(CreateError::Kind { path: place.path, kind });
+        }
+        if self.found.len() + self.folders >= FILES_MAX {
+            return Err(CreateError::TooManyFiles);
+        }
+        if is_link {
+            self.links.push(place.path.clone());
+        }
+        if meta.is_file() {
+            let Place { path, parts, .. } = place;
+            self.found.push(Found { path, parts, stamp: Stamp::of(&meta) });
+            return Ok(());
+        }
+        self.folders += 1;
+        let id = (meta.dev(), meta.ino());
+        if place.is_below(id) {
+            return Err(place.link("to a folder that it is in"));
+        }
+        let above = Some(Arc::new(Above { id, next: place.above.clone() }));
+        for entry in fs::read_dir(&place.path).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let mut parts = place.parts.clone();
+            parts.push(entry.file_name().as_bytes().to_vec());
+            self.left.push(Place { path: entry.path(), parts, above: above.clone() });
+        }
+        Ok(())
+    }
+}
+
+impl Place {
+    fn link(&self, to: &'static str) -> CreateError {
+        CreateError::Link { path: self.path.clone(), to }
+    }
+
+    fn is_below(&self, id: (u64, u64)) -> bool {
+        let mut above = self.above.as_ref();
+        while let Some(folder) = above {
+            if folder.id == id {
+                return true;
+            }
+            above = folder.next.as_ref();
+        }
+        false
+    }
 }
 
 fn piece_length(given: Option<u32>, total: u64) -> Result<u32, CreateError> {
@@ -253,7 +334,7 @@ fn hash_all(
     });
     // A file that changed says more than the read that failed because of it.
     for file in found {
-        let now = file.path.symlink_metadata().map(|meta| Stamp::of(&meta));
+        let now = file.path.metadata().map(|meta| Stamp::of(&meta));
         if now.ok() != Some(file.stamp) {
             return Err(CreateError::Changed { path: file.path.clone() });
         }

@@ -14,6 +14,7 @@ pub(in crate::driver) mod errors;
 pub(in crate::driver) mod files;
 #[cfg(test)]
 pub(in crate::driver) mod fixture;
+mod folders;
 pub(in crate::driver) mod handles;
 pub(in crate::driver) mod hashing;
 pub(in crate::driver) mod parts;

@@ -195,7 +195,8 @@ fn find(metainfo: &Metainfo, dir: &Path) -> Result<(Layout, PathBuf), VerifyErro
 }
 
 fn file_len(path: &Path) -> io::Result<Option<u64>> {
-    match path.symlink_metadata() {
+    // Links are followed, as when sharing.
+    match path.metadata() {
         Ok(meta) => Ok(meta.is_file().then_some(meta.len())),
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             Ok(None)

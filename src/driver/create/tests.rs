@@ -68,7 +68,9 @@ fn folder_is_described_in_a_stable_order() {
 fn mktorrent_makes_the_same_info_dictionary() {
     let dir = tempfile::tempdir().unwrap();
     lay_down(dir.path(), FILES);
-    for (name, bits) in [("d", 15), ("d/b", 15), ("d/sub/x y.bin", 16)] {
+    symlink("b", dir.path().join("d/link")).unwrap();
+    symlink("sub", dir.path().join("d/sub-link")).unwrap();
+    for (name, bits) in [("d", 15), ("d/b", 15), ("d/sub/x y.bin", 16), ("d/empty", 15)] {
         let torrent = dir.path().join("m.torrent");
         let run = Command::new("mktorrent")
             .args(["-l", &bits.to_string(), "-o"])
@@ -88,6 +90,33 @@ fn mktorrent_makes_the_same_info_dictionary() {
 }
 
 #[test]
+fn links_are_followed_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    lay_down(dir.path(), &[("d/a", 40_000), ("out/there/b", 30_000)]);
+    symlink("../out/there/b", dir.path().join("d/file")).unwrap();
+    symlink("../out", dir.path().join("d/folder")).unwrap();
+    // Twice the same folder is no circle.
+    symlink("../out", dir.path().join("d/again")).unwrap();
+    let created = make(&dir.path().join("d"), 16384);
+    let top = created.root.join("d");
+    assert_eq!(created.links, [top.join("again"), top.join("file"), top.join("folder")]);
+    assert_eq!((created.files, created.total), (4, 130_000));
+    assert!(verify(&metainfo(&created), dir.path(), NO_PROGRESS).unwrap().is_ok());
+}
+
+#[test]
+fn what_has_no_byte_is_a_torrent_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    lay_down(dir.path(), &[("alone", 0), ("d/a", 0), ("d/deep/b", 0)]);
+    for (path, files) in [("alone", 1), ("d", 2)] {
+        let created = make(&dir.path().join(path), 16384);
+        let meta = metainfo(&created);
+        assert_eq!((created.files, created.total, meta.info.piece_count()), (files, 0, 0));
+        assert!(verify(&meta, dir.path(), NO_PROGRESS).unwrap().is_ok(), "{path}");
+    }
+}
+
+#[test]
 fn what_cannot_be_shared_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let error = |path: &str| {
@@ -96,12 +125,22 @@ fn what_cannot_be_shared_is_refused_by_name() {
     assert!(matches!(error("absent"), CreateError::Io { .. }));
     fs::create_dir_all(dir.path().join("empty/deep")).unwrap();
     assert!(matches!(error("empty"), CreateError::Empty { .. }));
-    fs::write(dir.path().join("empty/deep/file"), b"").unwrap();
-    assert!(matches!(error("empty"), CreateError::Empty { .. }));
-    lay_down(dir.path(), &[("l/a", 5)]);
-    symlink("a", dir.path().join("l/link")).unwrap();
-    assert!(error("l").to_string().contains("l/link is a symbolic link"));
-    fs::remove_file(dir.path().join("l/link")).unwrap();
+    lay_down(dir.path(), &[("l/a", 5), ("l/sub/b", 5)]);
+    for (link, to, why) in [
+        ("l/link", "absent", "l/link is a symbolic link to nothing"),
+        ("l/link", "link", "l/link is a symbolic link to itself"),
+        ("l/link", ".", "l/link is a symbolic link to a folder that it is in"),
+        ("l/sub/link", "../../l", "l/sub/link is a symbolic link to a folder that it is in"),
+    ] {
+        symlink(to, dir.path().join(link)).unwrap();
+        assert!(error("l").to_string().contains(why), "{}", error("l"));
+        fs::remove_file(dir.path().join(link)).unwrap();
+    }
+    fs::create_dir(dir.path().join("l/circle")).unwrap();
+    symlink("../sub", dir.path().join("l/circle/in")).unwrap();
+    symlink("../circle", dir.path().join("l/sub/in")).unwrap();
+    assert!(matches!(error("l"), CreateError::Link { .. }));
+    fs::remove_file(dir.path().join("l/sub/in")).unwrap();
     let mode = rustix::fs::Mode::from_raw_mode(0o644);
     rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join("l/pipe"), mode).unwrap();
     assert!(matches!(error("l"), CreateError::Kind { .. }));
@@ -220,7 +259,6 @@ proptest! {
         piece_length in 1000..70_000u32,
         single in any::<bool>(),
     ) {
-        prop_assume!(sizes.iter().sum::<usize>() > 0 && (!single || sizes[0] > 0));
         let dir = tempfile::tempdir().unwrap();
         let names: Vec<_> = (0..sizes.len()).map(|i| format!("d/{}/{i}", i % 3)).collect();
         let files: Vec<_> = names.iter().map(String::as_str).zip(sizes).collect();
@@ -264,8 +302,11 @@ fn file_beside_a_guilty_one_is_unproven_and_one_that_cannot_be_read_is_not_bad()
     fs::write(&a, whole).unwrap();
     fs::remove_file(&b).unwrap();
     assert_eq!(status(), [Unproven, Missing, Unproven]);
-    // A folder that is a link is not followed, whoever runs this.
+    // Links are followed, but not in circles, whoever runs this.
     fs::rename(dir.path().join("d/sub"), dir.path().join("d/elsewhere")).unwrap();
     symlink("elsewhere", dir.path().join("d/sub")).unwrap();
+    assert_eq!(status(), [Unproven, Missing, Unproven]);
+    fs::remove_file(dir.path().join("d/sub")).unwrap();
+    symlink("sub", dir.path().join("d/sub")).unwrap();
     assert_eq!(status(), [Unproven, Missing, Unreadable]);
 }

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use crate::driver::resume::Place;
 use crate::driver::storage::errors::disk_error;
-use crate::driver::storage::files::FOLDER;
+use crate::driver::storage::folders::FOLDER;
 use crate::swarm::DiskError;
 use crate::swarm::layout::Layout;
 

@@ -1,6 +1,6 @@
 //! The files of one torrent on a disk: opening them safely, reading and writing parts of pieces.
 //!
-//! Every file is opened component by component below a directory that is held open, and no
+//! Every file is opened component by component below a directory that is held open. For writing no
 //! component may be a symbolic link: whatever stands in the directory, nothing outside of it is
 //! touched. Files are made when their first byte is written and grow as data comes (sparse). Of a
 //! piece that reaches into a file that is not wanted that part is kept in a side file ([`Parts`]),
@@ -23,6 +23,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, SeekFrom};
 use crate::driver::descriptors::{is_out_of_descriptors, patiently};
 use crate::driver::resume::Stamp;
 use crate::driver::storage::errors::{conflict, disk_error, occupied};
+use crate::driver::storage::folders::{FOLDER, NEW_FILE, make_dir, open_base};
 use crate::driver::storage::handles::{Handle, Handles};
 use crate::driver::storage::parts::Parts;
 use crate::driver::storage::watch::Watch;
@@ -33,10 +34,27 @@ use crate::swarm::{DiskError, PieceIndex};
 /// What may be done to the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::driver) enum Access {
-    /// Nothing is made, changed or locked.
+    /// Nothing is made, changed or locked. Symbolic links are followed: what is offered is what was
+    /// hashed, wherever it lies.
     Read,
     /// The download is ours alone.
     Write,
+}
+
+impl Access {
+    fn metadata(self, path: &Path) -> io::Result<Metadata> {
+        match self {
+            Access::Read => path.metadata(),
+            Access::Write => path.symlink_metadata(),
+        }
+    }
+
+    pub(super) fn flags(self, flags: OFlags) -> OFlags {
+        match self {
+            Access::Read => flags.difference(OFlags::NOFOLLOW),
+            Access::Write => flags,
+        }
+    }
 }
 
 /// One torrent's files.
@@ -262,7 +280,7 @@ impl FileSet {
     /// What is at the file's path now; an error if it is something that no file can replace.
     pub(in crate::driver) fn look(&self, file: usize) -> Result<Option<Stamp>, DiskError> {
         let path = self.path(file);
-        match path.symlink_metadata() {
+        match self.access.metadata(&path) {
             Ok(meta) if meta.is_file() => {
                 self.know(file, &meta)?;
                 Ok(Some(Stamp::of(&meta)))
@@ -275,7 +293,7 @@ impl FileSet {
 
     /// What is at the file's path, if it is still the file that was opened or seen first.
     pub(in crate::driver) fn stamp(&self, file: usize) -> Option<Stamp> {
-        let meta = self.path(file).symlink_metadata().ok().filter(Metadata::is_file)?;
+        let meta = self.access.metadata(&self.path(file)).ok().filter(Metadata::is_file)?;
         let known = self.inodes[file].load(Ordering::Relaxed);
         (known == 0 || known == meta.ino()).then(|| Stamp::of(&meta))
     }
@@ -471,13 +489,13 @@ impl FileSet {
             if write {
                 make_dir(at, part)?;
             }
-            folder = Some(rustix::fs::openat(at, *part, FOLDER, Mode::empty())?);
+            folder = Some(rustix::fs::openat(at, *part, self.access.flags(FOLDER), Mode::empty())?);
         }
         let at = folder.as_ref().unwrap_or(&self.base);
         let flags = if write { OFlags::RDWR | OFlags::CREATE } else { OFlags::RDONLY };
         // NONBLOCK: a pipe at that place must not hang us before it is refused.
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        Ok(rustix::fs::openat(at, *name, flags, NEW_FILE)?.into())
+        Ok(rustix::fs::openat(at, *name, self.access.flags(flags), NEW_FILE)?.into())
     }
 
     fn error(&self, doing: &str, file: usize, error: &io::Error) -> DiskError {
@@ -489,53 +507,6 @@ impl FileSet {
 impl Drop for FileSet {
     fn drop(&mut self) {
         self.unlock();
-    }
-}
-
-type Base = (OwnedFd, usize, Option<OwnedFd>);
-
-fn open_base(root: &Path, layout: &Layout, access: Access) -> Result<Base, DiskError> {
-    let io = |path: &Path, e: io::Error| disk_error("opening", path, &e);
-    let dir = patiently(|| Ok(rustix::fs::open(root, FOLDER, Mode::empty())?));
-    let dir = dir.map_err(|e| io(root, e))?;
-    let Some(first) = layout.files().iter().find(|f| !f.pad) else { return Ok((dir, 0, None)) };
-    let top = first.path.iter().next().unwrap_or_default();
-    let path = root.join(top);
-    let single = first.path.as_os_str() == top;
-    if single {
-        if access == Access::Read {
-            return Ok((dir, 0, None));
-        }
-        let flags =
-            OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = patiently(|| Ok(rustix::fs::openat(&dir, top, flags, NEW_FILE)?));
-        let file = file.map_err(|e| io(&path, e))?;
-        lock(&file, &path)?;
-        return Ok((dir, 0, Some(file)));
-    }
-    if access == Access::Write {
-        make_dir(&dir, top).map_err(|e| disk_error("making", &path, &e))?;
-    }
-    let folder = patiently(|| Ok(rustix::fs::openat(&dir, top, FOLDER, Mode::empty())?));
-    let folder = folder.map_err(|e| io(&path, e))?;
-    if access == Access::Write {
-        lock(&folder, &path)?;
-    }
-    Ok((folder, 1, None))
-}
-
-fn lock(fd: &OwnedFd, path: &Path) -> Result<(), DiskError> {
-    match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(conflict(path, "is being downloaded already")),
-        // Some network file systems have no locks; better to go on than to refuse them.
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-fn make_dir(at: &OwnedFd, name: &OsStr) -> io::Result<()> {
-    match rustix::fs::mkdirat(at, name, NEW_FOLDER) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
-        Err(e) => Err(e.into()),
     }
 }
 
@@ -582,12 +553,6 @@ fn write_all(handle: &Handle, mut slices: &mut [IoSlice<'_>], mut offset: u64) -
     Ok(())
 }
 
-/// A folder, and no link to one.
-pub(super) const FOLDER: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-/// What the umask leaves of these is what new files and folders get.
-const NEW_FILE: Mode = Mode::from_raw_mode(0o666);
-const NEW_FOLDER: Mode = Mode::from_raw_mode(0o777);
 /// Files that are synced one by one.
 const FILE_SYNCS_MAX: usize = 200;
 /// The least IOV_MAX of the systems we know.
