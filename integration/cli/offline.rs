@@ -203,3 +203,31 @@ fn links_are_followed_with_a_word_and_what_leads_nowhere_is_refused_with_advice(
     let refused = run(&["create", arg(&empty), "-o", arg(&torrent), "--force"]).expect(2);
     assert!(refused.stderr.contains("put a file into it"), "{refused:#?}");
 }
+
+#[test]
+fn torrent_with_space_behind_it_is_the_same_torrent() {
+    let sample = Sample::new();
+    let mut bytes = fs::read(&sample.torrent).unwrap();
+    bytes.extend(b"\r\n\n");
+    fs::write(&sample.torrent, bytes).unwrap();
+    let json = run(&["info", "--json", arg(&sample.torrent)]).expect(0).json();
+    assert_eq!(json["magnet"], sample.magnet);
+}
+
+#[test]
+fn flags_that_mean_nothing_say_what_would() {
+    let sample = Sample::new();
+    let get = |args: &[&str]| run(&[&["get", arg(&sample.torrent), "--no-dht"], args].concat());
+    for (args, told) in [
+        (["--timeout", "0"], "leave it out"),
+        (["--timeout", "0s"], "leave it out"),
+        (["--timeout", "5"], "is it 5s, 5m or 5h?"),
+        (["--files", "3"], "this torrent has 3 files, numbered 0 to 2"),
+        (["--files", "1-9"], "this torrent has 3 files, numbered 0 to 2"),
+        (["--limit-down", "1.5MB"], "use KiB, MiB, GiB or TiB"),
+    ] {
+        let refused = get(&args).expect(2);
+        assert!(refused.stderr.contains(told), "{args:?}: {refused:#?}");
+    }
+    get(&["--limit-down", "1.5MiB", "--list"]).expect(0);
+}

@@ -7,11 +7,24 @@ use super::config::{ByteRate, RateLimit, SeedGoal};
 
 /// `15s`, `2m`, `1h 30m`; a bare number is refused, since nobody agrees on its unit.
 pub fn duration(text: &str) -> Result<Duration, String> {
+    let number = text.trim();
+    if !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(format!("`{number}` has no unit: is it {number}s, {number}m or {number}h?"));
+    }
     let duration = humantime::parse_duration(text).map_err(|e| e.to_string())?;
     if duration > DURATION_MAX {
         return Err("longer than 100 years".to_owned());
     }
     Ok(duration)
+}
+
+/// A [`duration`] that something can happen in.
+pub fn time_limit(text: &str) -> Result<Duration, String> {
+    let is_nothing = |limit: &Duration| limit.is_zero();
+    if text.trim() == "0" || duration(text).as_ref().is_ok_and(is_nothing) {
+        return Err("nothing can happen in no time: leave it out for no limit".to_owned());
+    }
+    duration(text)
 }
 
 /// `65536`, `64K`, `64KiB`, `1MiB`, `2G`: binary units only.
@@ -20,15 +33,33 @@ pub fn size(text: &str) -> Result<u64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| "expected a number of bytes".to_owned())?;
-    let shift = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kib" => 10,
-        "m" | "mib" => 20,
-        "g" | "gib" => 30,
-        "t" | "tib" => 40,
-        other => return Err(format!("unknown unit `{other}`: use KiB, MiB, GiB or TiB")),
-    };
-    number.checked_mul(1 << shift).ok_or_else(|| "too large".to_owned())
+    number.checked_mul(1 << shift(unit)?).ok_or_else(|| "too large".to_owned())
+}
+
+// How many powers of two a unit is.
+fn shift(unit: &str) -> Result<u32, String> {
+    match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => Ok(0),
+        "k" | "kib" => Ok(10),
+        "m" | "mib" => Ok(20),
+        "g" | "gib" => Ok(30),
+        "t" | "tib" => Ok(40),
+        other => Err(format!("unknown unit `{other}`: use KiB, MiB, GiB or TiB")),
+    }
+}
+
+// A size such as `1.5MiB`, rounded down to whole bytes.
+fn size_with_fraction(text: &str) -> Result<u64, String> {
+    let Some((whole, rest)) = text.split_once('.') else { return size(text) };
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    let (fraction, unit) = rest.split_at(digits);
+    if !(1..=FRACTION_DIGITS_MAX).contains(&digits) || !whole.bytes().all(|b| b.is_ascii_digit()) {
+        return Err("expected a number of bytes, such as 1.5MiB".to_owned());
+    }
+    let number: u128 = format!("{whole}{fraction}").parse().map_err(|_| "too large".to_owned())?;
+    let bytes = number.checked_mul(1 << shift(unit)?).ok_or("too large")?;
+    let bytes = bytes / u128::from(10u64.pow(u32::try_from(digits).unwrap_or(0)));
+    u64::try_from(bytes).map_err(|_| "too large".to_owned())
 }
 
 /// `forever`, a ratio such as `1.5`, or a duration such as `2h`.
@@ -60,18 +91,20 @@ pub fn rate_limit(text: &str) -> Result<RateLimit, String> {
     }
 }
 
-/// `512KiB`, `2MiB/s`, or `off`.
+/// `512KiB`, `1.5MiB`, `2MiB/s`, or `off`.
 pub fn byte_rate(text: &str) -> Result<ByteRate, String> {
     let text = text.trim();
     if text.eq_ignore_ascii_case("off") {
         return Ok(ByteRate(None));
     }
-    match NonZeroU64::new(size(text.strip_suffix("/s").unwrap_or(text))?) {
+    match NonZeroU64::new(size_with_fraction(text.strip_suffix("/s").unwrap_or(text))?) {
         Some(rate) => Ok(ByteRate(Some(rate))),
         None => Err("0 would move nothing: use `off` for no limit".to_owned()),
     }
 }
 
+// More would be less than a byte of a tebibyte.
+const FRACTION_DIGITS_MAX: usize = 12;
 // Deadlines are computed from it; a hundred years is never by accident the end of time.
 const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -102,6 +135,16 @@ mod tests {
         for text in ["", "15", "soon", "1000000000h"] {
             assert!(duration(text).is_err(), "{text}");
         }
+        assert!(duration("5").unwrap_err().contains("is it 5s, 5m or 5h?"));
+    }
+
+    #[test]
+    fn time_limit_of_nothing_is_refused() {
+        assert_eq!(time_limit("2m"), Ok(Duration::from_secs(120)));
+        for text in ["0", "0s", "0h 0m"] {
+            assert!(time_limit(text).unwrap_err().contains("leave it out"), "{text}");
+        }
+        assert!(time_limit("5").unwrap_err().contains("5s"));
     }
 
     #[test]
@@ -120,7 +163,13 @@ mod tests {
         for text in ["2MiB", "2M/s", "2097152"] {
             assert_eq!(byte_rate(text), Ok(ByteRate(NonZeroU64::new(2 << 20))), "{text}");
         }
-        for text in ["0", "0KiB/s", "fast", "1MB", ""] {
+        for (text, bytes) in [("1.5MiB", 3 << 19), ("0.5K/s", 512), ("1.0000001MiB", 1 << 20)] {
+            assert_eq!(byte_rate(text), Ok(ByteRate(NonZeroU64::new(bytes))), "{text}");
+        }
+        let odd = [
+            "0", "0KiB/s", "fast", "1MB", "", ".", "1.", ".MiB", "1.5.5K", "1e.5K", "0.0M", "-1.5M",
+        ];
+        for text in odd.into_iter().chain(["18446744073709551615.9T", "0.0000000000001T"]) {
             assert!(byte_rate(text).is_err(), "{text}");
         }
     }

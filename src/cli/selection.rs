@@ -52,6 +52,9 @@ impl Selection {
         let files = layout.files();
         let mut wanted = vec![false; files.len()];
         for choice in &self.choices {
+            if self.is_typed && choice.is_beyond(files.len()) {
+                return Err(beyond(choice, files.len()));
+            }
             let mut matched = false;
             for (index, file) in files.iter().enumerate().filter(|(_, file)| !file.pad) {
                 if choice.matches(index, &file.path.to_string_lossy()) {
@@ -67,17 +70,36 @@ impl Selection {
     }
 
     fn no_match(&self, choice: &Choice) -> Failure {
-        let text = match choice {
-            Choice::Indexes(range) if range.start() == range.end() => range.start().to_string(),
-            Choice::Indexes(range) => format!("{}-{}", range.start(), range.end()),
-            Choice::Paths(pattern) => pattern.as_str().to_owned(),
-        };
-        Failure::new(Code::Usage, format!("no file of this torrent matches `{text}`"))
+        Failure::new(Code::Usage, format!("no file of this torrent matches `{}`", choice.text()))
             .advise("see the files with --list")
     }
 }
 
+fn beyond(choice: &Choice, count: usize) -> Failure {
+    let there = match count {
+        1 => "one file, numbered 0".to_owned(),
+        n => format!("{n} files, numbered 0 to {}", n - 1),
+    };
+    usage(format!("--files {}: this torrent has {there}", choice.text()))
+        .advise("see the files with --list")
+}
+
 impl Choice {
+    fn text(&self) -> String {
+        match self {
+            Choice::Indexes(range) if range.start() == range.end() => range.start().to_string(),
+            Choice::Indexes(range) => format!("{}-{}", range.start(), range.end()),
+            Choice::Paths(pattern) => pattern.as_str().to_owned(),
+        }
+    }
+
+    fn is_beyond(&self, count: usize) -> bool {
+        match self {
+            Choice::Indexes(range) => usize::try_from(*range.end()).is_ok_and(|end| end >= count),
+            Choice::Paths(_) => false,
+        }
+    }
+
     // A pattern may mean the whole path, the path below the torrent's folder, or the name alone.
     fn matches(&self, index: usize, path: &str) -> bool {
         match self {
@@ -135,7 +157,6 @@ mod tests {
         assert_eq!(wanted(&[]), Ok(None));
         assert_eq!(wanted(&["0"]), Ok(Some(vec![true, false, false])));
         assert_eq!(wanted(&["1-2"]), Ok(Some(vec![false, true, true])));
-        assert_eq!(wanted(&["1-99"]), Ok(Some(vec![false, true, true])));
         assert_eq!(wanted(&["*.mkv"]), Ok(Some(vec![true, true, false])));
         assert_eq!(wanted(&["readme.txt"]), Ok(Some(vec![false, false, true])));
         assert_eq!(wanted(&["extra/*"]), Ok(Some(vec![false, true, true])));
@@ -149,6 +170,12 @@ mod tests {
             let failure = wanted(&[text]).unwrap_err();
             assert_eq!(failure.code, Code::Usage);
             assert!(failure.error.contains(text), "{}", failure.error);
+        }
+        for text in ["3", "1-3", "0-99"] {
+            let failure = wanted(&["0", text]).unwrap_err();
+            assert_eq!(failure.code, Code::Usage);
+            let told = format!("--files {text}: this torrent has 3 files, numbered 0 to 2");
+            assert_eq!(failure.error, told);
         }
         assert_eq!(wanted(&["5-2"]).unwrap_err().code, Code::Usage);
         assert_eq!(wanted(&["[x"]).unwrap_err().code, Code::Usage);

@@ -135,11 +135,10 @@ impl Link {
         if query.is_empty() {
             return Err(LinkError::NoParameters);
         }
-        let query = query.replace("&amp;", "&");
         let mut topics = Topics::default();
         let mut link = Link::new(InfoHash::new([0; 20]));
         let mut ranges = Vec::new();
-        for parameter in query.split('&') {
+        for parameter in query.split('&').map(without_entity) {
             let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             // `xt.1`, `tr.2`: numbered keys are the same keys.
             let key = unescape(key, false).to_ascii_lowercase();
@@ -329,6 +328,16 @@ fn merged(mut ranges: Vec<RangeInclusive<u32>>) -> Vec<RangeInclusive<u32>> {
         }
     }
     out
+}
+
+// What is left of an ampersand that a web page wrote as an entity, perhaps more than once.
+fn without_entity(mut parameter: &str) -> &str {
+    while let Some(rest) =
+        ["amp;", "#38;", "#x26;"].iter().find_map(|entity| strip_prefix(parameter, entity))
+    {
+        parameter = rest;
+    }
+    parameter
 }
 
 fn keep(list: &mut Vec<String>, value: String) {

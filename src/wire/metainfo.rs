@@ -158,12 +158,14 @@ pub struct Metainfo {
 }
 
 impl Metainfo {
-    /// Reads a torrent file.
+    /// Reads a torrent file. Space behind its end, which editors and downloads leave, is no part of it.
     pub fn decode(file: &Bytes) -> Result<Metainfo, MetainfoError> {
         if file.len() > METADATA_SIZE_MAX {
             return Err(MetainfoError::TooLarge);
         }
-        let top = bencode::parse(file, Limits::TORRENT)?.dict().ok_or(MetainfoError::NotADict)?;
+        let top = bencode::parse(file.trim_ascii_end(), Limits::TORRENT)?
+            .dict()
+            .ok_or(MetainfoError::NotADict)?;
         let info = top.get(b"info").ok_or(MetainfoError::Missing("info"))?;
         let info = info.dict().ok_or(MetainfoError::WrongKind("info"))?;
         let info_bytes = file.slice_ref(info.raw());

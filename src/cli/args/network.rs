@@ -53,7 +53,7 @@ pub struct NetworkArgs {
     #[arg(long, global = true, value_name = "DIR", env = "TRACKLESS_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
     /// Give up after this long: 15s, 2m, 1h
-    #[arg(long, global = true, value_name = "DURATION", env = "TRACKLESS_TIMEOUT", value_parser = parse::duration)]
+    #[arg(long, global = true, value_name = "DURATION", env = "TRACKLESS_TIMEOUT", value_parser = parse::time_limit)]
     pub timeout: Option<Duration>,
 }
 
@@ -62,10 +62,10 @@ pub struct NetworkArgs {
 #[command(next_help_heading = "Transfer")]
 pub struct TransferArgs {
     /// Receive at most so much data a second, of all torrents together
-    #[arg(long, value_name = "BYTES|1MiB|off", env = "TRACKLESS_LIMIT_DOWN", default_value = "off", value_parser = parse::byte_rate)]
+    #[arg(long, value_name = "BYTES|1.5MiB|off", env = "TRACKLESS_LIMIT_DOWN", default_value = "off", value_parser = parse::byte_rate)]
     pub limit_down: ByteRate,
     /// Send at most so much data a second, of all torrents together
-    #[arg(long, value_name = "BYTES|1MiB|off", env = "TRACKLESS_LIMIT_UP", default_value = "off", value_parser = parse::byte_rate)]
+    #[arg(long, value_name = "BYTES|1.5MiB|off", env = "TRACKLESS_LIMIT_UP", default_value = "off", value_parser = parse::byte_rate)]
     pub limit_up: ByteRate,
     /// Connections to peers at the same time, of all torrents together
     #[arg(long, value_name = "N", env = "TRACKLESS_CONNECTIONS", default_value_t = 500,

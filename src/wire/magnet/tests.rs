@@ -58,6 +58,15 @@ fn everything_in_a_link_is_read() {
 }
 
 #[test]
+fn ampersands_of_web_pages_are_ampersands() {
+    for and in ["&", "&amp;", "&AMP;", "&#38;", "&#x26;", "&#X26;", "&amp;amp;", "&amp;#38;"] {
+        let link = parse(&format!("magnet:?dn=x{and}xt=urn:btih:{HEX}{and}x.pe=1.2.3.4:5"));
+        assert_eq!(link.info_hash.to_string(), HEX, "{and}");
+        assert_eq!((link.name.as_deref(), link.peers.len()), (Some("x"), 1), "{and}");
+    }
+}
+
+#[test]
 fn first_hash_wins_and_the_other_is_told() {
     let other = "f".repeat(40);
     let link = parse(&format!("magnet:?xt=urn:btih:{HEX}&xt=urn:btih:{other}"));

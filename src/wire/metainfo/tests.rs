@@ -47,6 +47,23 @@ fn many_files_padding_links_and_utf8_paths_are_read() {
 }
 
 #[test]
+fn space_behind_a_torrent_is_no_part_of_it() {
+    let info = single("20000", "16384", 2);
+    let file = torrent_file(&info, &TorrentExtras::default());
+    let whole = Metainfo::decode(&Bytes::from(file.clone())).unwrap();
+    for space in ["\n", "\r\n", " \t\n\n"] {
+        let with = Bytes::from([&file[..], space.as_bytes()].concat());
+        assert_eq!(Metainfo::decode(&with), Ok(whole.clone()), "{space:?}");
+    }
+    for more in ["\nx", "\0"] {
+        let with = Bytes::from([&file[..], more.as_bytes()].concat());
+        assert!(Metainfo::decode(&with).is_err(), "{more:?}");
+    }
+    // Of an info dictionary every byte counts.
+    assert!(info_of([&info[..], b"\n"].concat()).is_err());
+}
+
+#[test]
 fn numbers_that_do_not_fit_are_refused() {
     use MetainfoError as E;
     let cases: Vec<(Vec<u8>, E)> = vec![
