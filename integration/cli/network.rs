@@ -100,6 +100,38 @@ fn shared_folder_is_got_by_its_magnet_link_alone() {
 }
 
 #[test]
+fn private_torrent_says_how_it_is_fetched() {
+    let lab = Lab::new();
+    let (file, torrent) = (lab.path("secret.bin"), lab.path("secret.torrent"));
+    fs::write(&file, pattern(50_000)).unwrap();
+    let create = ["create", "--private", arg(&file), "-o", arg(&torrent)];
+    let created = rig::finish(rig::trackless(lab.dir.path()).args(create), None).expect(0);
+    assert!(created.stderr.contains("--peer IP:PORT"), "{created:#?}");
+    // Nobody is asked, so there is nothing to wait for.
+    let (out, nobody) = (lab.path("out"), free_port().to_string());
+    let mut get = rig::trackless(lab.dir.path());
+    get.args(["get", arg(&torrent), "-o", arg(&out), "--bootstrap", &nobody]);
+    let alone = rig::finish(&mut get, None).expect(4);
+    assert!(alone.stderr.contains("private"), "{alone:#?}");
+    assert!(alone.stderr.contains("--peer IP:PORT"), "{alone:#?}");
+    assert!(!alone.stderr.contains("--no-dht"), "{alone:#?}");
+
+    let at = free_port().to_string();
+    let mut command = rig::trackless(lab.dir.path());
+    command.args(["share", arg(&torrent), "--listen", &at, "--bootstrap", &lab.boot.to_string()]);
+    let mut share = Running::start(&mut command);
+    let magnet = share.line();
+    for link in [arg(&torrent), &magnet] {
+        lab.run(&["get", link, "-o", arg(&out), "--peer", &at]).expect(0);
+        assert!(fs::read(out.join("secret.bin")).unwrap() == pattern(50_000));
+        fs::remove_dir_all(&out).unwrap();
+    }
+    let ended = share.end("INT").expect(130);
+    assert_eq!(ended.stdout, "", "the link was the only line");
+    assert!(ended.stderr.contains("secret.bin: private (BEP 27)"), "{ended:#?}");
+}
+
+#[test]
 fn chosen_files_alone_are_got() {
     let lab = Lab::new();
     let (_share, magnet) = lab.share();

@@ -27,6 +27,7 @@ pub fn run(args: &CreateArgs, console: &Arc<Console>) -> Result<(), Failure> {
         name: args.name.clone(),
         private: args.private,
     };
+    let is_private = plan.private;
     // An hour of hashing must not end in "exists".
     if let Some(path) = args.output.as_deref().filter(|p| !args.force && *p != Path::new("-"))
         && path.exists()
@@ -59,6 +60,9 @@ pub fn run(args: &CreateArgs, console: &Arc<Console>) -> Result<(), Failure> {
         _ => Failure::io(output.display(), &error),
     })?;
     report(&made, &output, console);
+    if is_private {
+        tell_private(&made.name, console);
+    }
     Ok(())
 }
 
@@ -138,6 +142,15 @@ fn report(made: &Made, output: &Path, console: &Console) {
     );
     let (total, files) = (size(made.created.total), plural(made.created.files, "file"));
     console.note(&format!("{}: {total} in {files}", escape(&output.to_string_lossy())));
+}
+
+/// What a private torrent means to whoever wants it (BEP 27).
+pub fn tell_private(name: &str, console: &Console) {
+    console.warn(&format!(
+        "{}: private (BEP 27): nobody finds it through the DHT; whoever fetches it has to be told \
+         of a peer: `trackless get ... --peer IP:PORT`",
+        escape(name)
+    ));
 }
 
 fn exists(path: &Path) -> Failure {

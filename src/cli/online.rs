@@ -168,8 +168,10 @@ pub struct Patience {
     pub deadline: Option<Instant>,
     /// Without a limit: how long nothing may happen. `None` waits for ever.
     pub idle: Option<Duration>,
-    /// The same while nobody is known, where nobody can become known.
+    /// The same while nobody is known, where nobody can become known: without the DHT.
     pub alone: Option<Duration>,
+    /// The user wants the DHT; it is not asked about private torrents (BEP 27) all the same.
+    pub dht: bool,
 }
 
 impl Patience {
@@ -179,7 +181,8 @@ impl Patience {
         Self {
             deadline: network.timeout.map(|limit| Instant::now() + limit),
             idle: network.timeout.is_none().then_some(idle),
-            alone: (!network.dht && !is_found).then_some(ALONE_MAX),
+            alone: (!is_found).then_some(ALONE_MAX),
+            dht: network.dht,
         }
     }
 }
@@ -242,7 +245,8 @@ impl Watch<'_> {
                 addrs = self.names.next() => self.torrent.add_peers(addrs).await,
                 _ = ticks.tick() => {
                     let counts = self.look(&mut idle).await?;
-                    let is_alone = counts.peers == 0 && self.names.lookups.is_empty();
+                    let is_alone =
+                        !counts.dht && counts.peers == 0 && self.names.lookups.is_empty();
                     let alone = self.patience.alone.filter(|_| is_alone);
                     let waited = idle.since.elapsed();
                     if alone.or(self.patience.idle).is_some_and(|limit| waited >= limit) {
@@ -259,7 +263,8 @@ impl Watch<'_> {
 
     async fn look(&mut self, idle: &mut Idle) -> Result<Counts, Failure> {
         let status = self.torrent.status().await.ok_or_else(gone)?;
-        let counts = counts(&status);
+        let mut counts = counts(&status);
+        counts.private = self.patience.dht && !counts.dht;
         idle.observe(&status);
         let name = status.swarm.name.as_deref().or(self.name.as_deref());
         self.progress.download(name, &counts);
@@ -306,6 +311,7 @@ pub fn counts(status: &TorrentStatus) -> Counts {
     let dht = status.dht.unwrap_or_default();
     Counts {
         dht: status.dht.is_some(),
+        private: false,
         bootstrap_names: dht.bootstrap_names,
         bootstrap_addrs: dht.bootstrap_addrs,
         replies: dht.replies,

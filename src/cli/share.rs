@@ -67,6 +67,7 @@ struct Offer {
     name: String,
     bytes: u64,
     files: usize,
+    private: bool,
     output: Output,
     super_seeding: bool,
 }
@@ -97,6 +98,7 @@ async fn offer(
         name: made.name,
         bytes: made.created.total,
         files: made.created.files,
+        private: false,
         output: Output::Seed(made.created.root),
         super_seeding: true,
     })
@@ -122,6 +124,7 @@ fn read_offer(path: &Path, data: Option<&Path>) -> Result<Offer, Failure> {
         name: layout.name().to_owned(),
         bytes: layout.total_len(),
         files: layout.files().iter().filter(|f| !f.pad).count(),
+        private: metainfo.info.private,
         output: Output::SeedChecked(dir),
         super_seeding: true,
     })
@@ -153,11 +156,15 @@ async fn share(
                 "name": offer.name,
                 "bytes": offer.bytes,
                 "files": offer.files,
+                "private": offer.private,
             })
         },
     );
     let (name, files) = (escape(&offer.name), plural(offer.files, "file"));
     console.note(&format!("sharing {name}: {}, {files}; Ctrl-C ends it", size(offer.bytes)));
+    if offer.private {
+        create::tell_private(&offer.name, console);
+    }
     Ok(Share { torrent, name: offer.name, has_lost: Cell::new(false) })
 }
 

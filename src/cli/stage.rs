@@ -42,6 +42,8 @@ impl Stage {
 pub struct Counts {
     /// Is the DHT used at all?
     pub dht: bool,
+    /// It is private (BEP 27), or the DHT would be used.
+    pub private: bool,
     /// Bootstrap names given.
     pub bootstrap_names: usize,
     /// Addresses they stand for, as far as looked up: these were asked.
@@ -202,6 +204,9 @@ impl Counts {
             let found = plural(self.peers, "peer");
             Failure::new(Code::NoPeers, format!("{found} found, none reachable"))
                 .advise("try again later; a firewall here may also stop outgoing connections")
+        } else if self.private {
+            Failure::new(Code::NoPeers, "it is private (BEP 27), and no peer was given")
+                .advise("name one with --peer IP:PORT: the DHT is not asked about private torrents")
         } else if !self.dht {
             Failure::new(Code::NoPeers, "no peer was given and the DHT is off")
                 .advise("name one with --peer IP:PORT, or leave out --no-dht")
@@ -360,6 +365,11 @@ mod tests {
     fn no_name_resolved_and_no_dht_are_told_apart() {
         let offline = Counts { dht: true, ..Counts::default() };
         assert_eq!(offline.failure(WAITED, false).code, Code::NoNetwork);
+        let private = Counts { private: true, has_metadata: true, ..Counts::default() };
+        let private = private.failure(WAITED, false);
+        assert_eq!(private.code, Code::NoPeers);
+        assert!(private.error.contains("private") && private.advice().contains("--peer"));
+        assert!(!private.advice().contains("--no-dht"), "{}", private.advice());
         let off = Counts::default();
         assert_eq!(off.failure(WAITED, false).code, Code::NoPeers);
         assert!(off.failure(WAITED, false).advice().contains("--peer"));
