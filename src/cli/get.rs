@@ -383,7 +383,7 @@ async fn seed(torrent: Torrent, goal: SeedGoal, mut progress: Progress) {
         if reached {
             return;
         }
-        progress.line(|| {
+        progress.standing(|| {
             format!(
                 "sharing: {} connected, up {}/s, {} sent",
                 plural(status.connected, "peer"),

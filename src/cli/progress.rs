@@ -1,5 +1,5 @@
 //! What the user sees while it works: a line that redraws itself on a terminal, a plain line every
-//! few seconds otherwise, nothing with `-q` or `--json`.
+//! few seconds otherwise (of what goes on for ever one a minute, if it has changed), nothing with `-q` or `--json`.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub struct Progress {
 #[derive(Debug)]
 enum Display {
     Off,
-    Plain { last: Option<(Instant, Option<Stage>)> },
+    Plain { last: Option<(Instant, Option<Stage>)>, standing: Standing },
     Redrawn { bar: ProgressBar, with_bar: bool, drawn: Instant },
 }
 
@@ -33,7 +33,7 @@ impl Progress {
             bar.set_style(style("{spinner} {wide_msg}"));
             Display::Redrawn { bar, with_bar: false, drawn: Instant::now() }
         } else {
-            Display::Plain { last: None }
+            Display::Plain { last: None, standing: Standing::default() }
         };
         Self { display }
     }
@@ -72,13 +72,20 @@ impl Progress {
         self.show(None, None, text);
     }
 
-    /// Would a line be shown now? For one that costs something to make.
+    /// How something stands that goes on for ever. A terminal shows it all the time; elsewhere it is a
+    /// line when it is another than before, and a minute has passed.
+    pub fn standing(&mut self, text: impl FnOnce() -> String) {
+        let Display::Plain { standing, .. } = &mut self.display else { return self.line(text) };
+        if let Some(line) = standing.look(Instant::now(), text) {
+            write_stderr(line);
+        }
+    }
+
+    /// Would [`Progress::standing`] look now? For a line that costs something to make.
     pub fn is_due(&self) -> bool {
         match &self.display {
             Display::Off => false,
-            Display::Plain { last } => {
-                last.is_none_or(|(at, _)| Instant::now() >= at + PLAIN_INTERVAL)
-            }
+            Display::Plain { standing, .. } => standing.is_due(Instant::now()),
             Display::Redrawn { drawn, .. } => drawn.elapsed() >= REDRAW_INTERVAL,
         }
     }
@@ -91,7 +98,7 @@ impl Progress {
     ) {
         match &mut self.display {
             Display::Off => {}
-            Display::Plain { last } => {
+            Display::Plain { last, .. } => {
                 let now = Instant::now();
                 let due = match *last {
                     // What takes no time needs no progress: the first line comes a little later.
@@ -142,6 +149,35 @@ impl Drop for Progress {
     }
 }
 
+// What was said last of something that goes on.
+#[derive(Debug, Default)]
+struct Standing {
+    next: Option<Instant>,
+    said: String,
+}
+
+impl Standing {
+    fn is_due(&self, now: Instant) -> bool {
+        self.next.is_none_or(|next| now >= next)
+    }
+
+    // The line, if it is time for one and it is news.
+    fn look(&mut self, now: Instant, text: impl FnOnce() -> String) -> Option<&str> {
+        if !self.is_due(now) {
+            return None;
+        }
+        // What ends at once has no standing: the first line comes a little later.
+        let is_first = self.next.is_none();
+        self.next = Some(now + if is_first { FIRST_LINE } else { STANDING_INTERVAL });
+        let text = if is_first { String::new() } else { text() };
+        if text == self.said {
+            return None;
+        }
+        self.said = text;
+        Some(&self.said)
+    }
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_spinner())
@@ -150,6 +186,30 @@ fn style(template: &str) -> ProgressStyle {
 
 const REDRAW_INTERVAL: Duration = Duration::from_millis(100);
 const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
+// As often as a node tells.
+const STANDING_INTERVAL: Duration = Duration::from_secs(60);
 const FIRST_LINE: Duration = Duration::from_secs(1);
 // A new stage is news, but not one line for each step of a start that takes a second.
 const STAGE_INTERVAL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_on_is_told_once_a_minute_and_only_when_it_is_news() {
+        let (start, mut standing) = (Instant::now(), Standing::default());
+        // Asked every second for a quarter of an hour; something changes in the seventh minute.
+        let text = |second: u64| if (400..450).contains(&second) { "busy" } else { "idle" };
+        let told: Vec<_> = (0..900)
+            .filter_map(|second| {
+                let now = start + Duration::from_secs(second);
+                let line = standing.look(now, || text(second).to_owned());
+                line.map(|line| (second, line.to_owned()))
+            })
+            .collect();
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert_eq!((told[0].0, told[0].1.as_str()), (1, "idle"));
+        assert_eq!((told[1].1.as_str(), told[2].1.as_str()), ("busy", "idle"));
+    }
+}

@@ -196,7 +196,7 @@ async fn tend_all(
                     let all = session.torrents().await;
                     let status = session.status().await;
                     let is_behind = status.is_some_and(|s| s.nodes.iter().any(|n| n.announcing.is_behind));
-                    progress.line(|| line_of_all(&all, is_behind));
+                    progress.standing(|| line_of_all(&all, is_behind));
                 }
             }
         }
@@ -223,7 +223,7 @@ async fn tend(mut share: Share, console: Arc<Console>, has_line: bool) -> (Strin
             }
             _ = ticks.tick(), if has_line => {
                 if let Some(status) = share.torrent.status().await {
-                    progress.line(|| line(&share.name, &status));
+                    progress.standing(|| line(&share.name, &status));
                 }
             }
         }
