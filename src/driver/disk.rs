@@ -14,8 +14,9 @@
 mod reads;
 mod worker;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::driver::resume;
 use crate::driver::storage::handles::Handles;
 use crate::driver::storage::{Storage, locked};
 use crate::swarm::{DiskError, DiskErrorKind, DiskEvent, DiskRequest, PieceIndex};
@@ -130,8 +132,11 @@ impl DiskPool {
 
     /// Makes a torrent known. Its first request is to open it; its id is never used again.
     pub fn add(&self, id: u32, config: StorageConfig) {
+        let state_dir = config.state_dir.clone();
         let storage = Arc::new(Storage::new(config, self.shared.handles.clone()));
-        locked(&self.shared.queues).torrents.insert(id, Entry::new(storage));
+        let mut queues = locked(&self.shared.queues);
+        queues.torrents.insert(id, Entry::new(storage));
+        queues.state_dirs.extend(state_dir);
     }
 
     /// Queues a job; never waits. A job for a torrent that is not known is dropped, and one that was
@@ -213,12 +218,17 @@ impl Drop for DiskPool {
             // A thread's panic was reported when it happened.
             let _ = thread.join();
         }
-        let left = std::mem::take(&mut locked(&self.shared.queues).torrents);
+        let mut queues = locked(&self.shared.queues);
+        let left = std::mem::take(&mut queues.torrents);
+        let state_dirs = std::mem::take(&mut queues.state_dirs);
+        drop(queues);
         for (id, entry) in left {
             if let Err(e) = entry.storage.close() {
                 self.shared.push(&mut vec![(id, DiskEvent::Failed(e))]);
             }
         }
+        // What was used in this run is the youngest by now.
+        state_dirs.iter().for_each(|dir| resume::sweep(dir));
     }
 }
 
@@ -245,6 +255,8 @@ struct Queues {
     torrents: BTreeMap<u32, Entry>,
     // Ended by themselves and not removed: they may be opened again, or what they wrote deleted.
     closed: BTreeMap<u32, Arc<Storage>>,
+    // Where their records are: one place, as sessions are made.
+    state_dirs: BTreeSet<PathBuf>,
     lanes: Vec<Lane>,
     slow: VecDeque<Job>,
     // Jobs in lanes or in work, slow ones included. Threads end when there are none.
@@ -288,6 +300,7 @@ impl Queues {
         Queues {
             torrents: BTreeMap::new(),
             closed: BTreeMap::new(),
+            state_dirs: BTreeSet::new(),
             lanes: (0..lanes).map(lane).collect(),
             slow: VecDeque::new(),
             unfinished: 0,

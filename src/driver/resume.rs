@@ -4,8 +4,10 @@
 //! record was written, and length, modification time and inode of every file then. At the next
 //! start a piece is trusted if its files are still exactly those; all else is hashed again. The
 //! info dictionary is kept beside the records as a torrent file of its own, so that a magnet link
-//! does not have to be resolved twice.
+//! does not have to be resolved twice. All of it is kept for the torrents that were used last; what
+//! is dropped of the others costs a check, or a lookup, if they come back.
 
+use std::collections::BTreeMap;
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -13,6 +15,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use serde::{Deserialize, Serialize};
 
 use crate::base::limits::METADATA_SIZE_MAX;
@@ -105,6 +108,14 @@ impl Place {
         }
     }
 
+    /// Used just now, though nothing is new: not the next to be dropped.
+    pub fn touch(&self) {
+        let now = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
+        let times = Timestamps { last_access: now(UTIME_OMIT), last_modification: now(UTIME_NOW) };
+        // What cannot be touched, or is not there, is only dropped sooner.
+        let _ = rustix::fs::utimensat(CWD, self.record(), &times, AtFlags::empty());
+    }
+
     /// Replaces the record. What it says must be durable already.
     pub fn save(&self, record: &Record) -> io::Result<()> {
         state_file::save(&self.record(), VERSION, record)
@@ -141,6 +152,39 @@ impl Place {
     }
 }
 
+/// Drops what is remembered of the torrents that were not used for longest, until the rest are few
+/// and small enough. What cannot be looked at or removed stays.
+pub fn sweep(state_dir: &Path) {
+    sweep_to(&state_dir.join("resume"), RECORDS_MAX, BYTES_MAX);
+}
+
+fn sweep_to(dir: &Path, records_max: usize, bytes_max: u64) {
+    // When something of a torrent was last written, what all of it takes, and its files.
+    type Kept = ((i64, i64), u64, Vec<PathBuf>);
+    let mut torrents: BTreeMap<InfoHash, Kept> = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let hash = name.to_str().and_then(|name| name.get(..40)?.parse().ok());
+        let (Some(hash), Ok(meta)) = (hash, entry.metadata()) else { continue };
+        let (used, bytes, files) = torrents.entry(hash).or_default();
+        *used = (meta.mtime(), meta.mtime_nsec()).max(*used);
+        // A side file is sparse.
+        *bytes += meta.blocks() * 512;
+        files.push(entry.path());
+    }
+    let mut torrents: Vec<Kept> = torrents.into_values().collect();
+    torrents.sort_unstable_by_key(|(used, ..)| std::cmp::Reverse(*used));
+    let mut total = 0;
+    let fits = |(n, (_, bytes, _)): (usize, &Kept)| {
+        total += bytes;
+        n < records_max && total <= bytes_max
+    };
+    let kept = torrents.iter().enumerate().map(fits).take_while(|fits| *fits).count();
+    for path in torrents.iter().skip(kept).flat_map(|(.., files)| files) {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
 /// The info dictionary of a torrent that was downloaded before, if it is remembered.
 pub fn saved_info(state_dir: &Path, info_hash: &InfoHash) -> Option<Bytes> {
     let path = info_path(&state_dir.join("resume"), info_hash);
@@ -156,6 +200,11 @@ fn info_path(dir: &Path, info_hash: &InfoHash) -> PathBuf {
     dir.join(format!("{info_hash}.torrent"))
 }
 
+/// Torrents that are remembered: more than anybody shares from torrent files at once.
+const RECORDS_MAX: usize = 10_000;
+/// Bytes on the disk that all of it may take. A record is some hundred bytes, an info dictionary some
+/// ten thousand.
+const BYTES_MAX: u64 = 256 << 20;
 /// The format of a record.
 pub const VERSION: u32 = 1;
 
@@ -197,5 +246,38 @@ mod tests {
         bytes[40] ^= 1;
         std::fs::write(&path, bytes).unwrap();
         assert_eq!(saved_info(dir.path(), &info_hash), None);
+    }
+    #[test]
+    fn torrents_that_were_not_used_for_longest_are_forgotten_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |n| Place::new(dir.path(), InfoHash::new([n; 20]), Path::new("/a"));
+        let record = |n| Record {
+            info_hash: InfoHash::new([n; 20]),
+            have: vec![0x80],
+            files: Vec::new(),
+            parts: None,
+        };
+        let age = |n: u8| {
+            let file = std::fs::File::open(place(n).record()).unwrap();
+            let time = std::time::SystemTime::UNIX_EPOCH;
+            file.set_modified(time + std::time::Duration::from_secs(n.into())).unwrap();
+        };
+        for n in 0..6 {
+            place(n).save(&record(n)).unwrap();
+            age(n);
+        }
+        let other = dir.path().join("resume/of somebody else");
+        std::fs::write(&other, b"x").unwrap();
+        std::fs::write(place(2).parts(), b"x").unwrap();
+        // Used again: the second by what is written for it, the first by a look.
+        place(0).touch();
+        let left = || (0..6).filter(|n| place(*n).load().is_some()).collect::<Vec<_>>();
+        sweep_to(&dir.path().join("resume"), 4, u64::MAX);
+        assert_eq!(left(), [0, 2, 4, 5]);
+        sweep_to(&dir.path().join("resume"), 2, u64::MAX);
+        assert_eq!((left(), place(2).parts().exists()), (vec![0, 2], true));
+        sweep_to(&dir.path().join("resume"), 2, 0);
+        assert_eq!((left(), place(2).parts().exists(), other.exists()), (vec![], false, true));
+        sweep(&dir.path().join("absent"));
     }
 }

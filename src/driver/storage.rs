@@ -228,6 +228,7 @@ impl Opened {
         }
         let mut looked = check::look(&files, wanted)?;
         let record = place.as_ref().and_then(Place::load);
+        place.iter().for_each(Place::touch);
         let checked = match mode {
             StorageMode::Seed => check::trust(&files, &looked)?,
             StorageMode::Download | StorageMode::SeedChecked => {
