@@ -385,6 +385,9 @@ fn file_overwritten_while_it_is_shared_is_named_and_only_what_is_left_of_it_is_s
     assert_eq!(ended.code, 143, "{}", ended.stderr);
     let named = format!("{} was changed while it is shared", shared.content.name);
     assert_eq!(ended.stderr.matches(&named).count(), 1, "{}", ended.stderr);
+    let is_plain =
+        ended.stderr.lines().any(|line| line.starts_with(&format!("trackless: {named}")));
+    assert!(is_plain, "a line like the others: {}", ended.stderr);
 }
 
 #[test]

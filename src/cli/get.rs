@@ -23,7 +23,8 @@ use super::selection::Selection;
 use super::stage::plural;
 use super::stream;
 use crate::base::InfoHash;
-use crate::driver::{AddTorrent, Output, Session, Torrent, resume};
+use crate::driver::{AddTorrent, Output, Session, Torrent, TorrentEvent, resume};
+use crate::swarm::Event;
 use crate::swarm::layout::Layout;
 use crate::wire::metainfo::Info;
 
@@ -204,7 +205,7 @@ async fn all(
                             true => Progress::new(console),
                             false => Progress::off(),
                         };
-                        sharing.spawn(seed(torrent, goal, progress));
+                        sharing.spawn(seed(torrent, goal, progress, console.clone()));
                     }
                     (Ok(_), _) => {}
                     (Err(failure), _) => ledger.fail(&job.text, failure, console)?,
@@ -370,7 +371,7 @@ async fn announce_saved(
     ));
 }
 
-async fn seed(torrent: Torrent, goal: SeedGoal, mut progress: Progress) {
+async fn seed(mut torrent: Torrent, goal: SeedGoal, mut progress: Progress, console: Arc<Console>) {
     let started = Instant::now();
     loop {
         let Some(status) = torrent.status().await.map(|s| s.swarm) else { return };
@@ -391,7 +392,20 @@ async fn seed(torrent: Torrent, goal: SeedGoal, mut progress: Progress) {
                 size(status.uploaded)
             )
         });
-        sleep(SEED_LOOK_INTERVAL).await;
+        let next_look = sleep(SEED_LOOK_INTERVAL);
+        tokio::pin!(next_look);
+        loop {
+            tokio::select! {
+                () = &mut next_look => break,
+                event = torrent.next_event() => match event {
+                    Some(TorrentEvent::Swarm(Event::FileChanged { file })) => {
+                        online::tell_changed(&torrent, file, &console).await;
+                    }
+                    Some(_) => {}
+                    None => return,
+                },
+            }
+        }
     }
 }
 

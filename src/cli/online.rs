@@ -6,12 +6,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::config::Network;
 use super::exit::{Code, Failure};
+use super::output::Console;
 use super::progress::Progress;
 use super::signals::{Signals, stopped};
 use super::stage::{Counts, Stage};
@@ -346,6 +348,26 @@ pub async fn at(deadline: Option<Instant>) {
     }
 }
 
+/// Tells that somebody else changed a file that is shared.
+pub async fn tell_changed(torrent: &Torrent, file: usize, console: &Console) {
+    let files = torrent.files().await;
+    let Some(file) = files.iter().find(|f| f.index == file) else { return };
+    let path = file.path.to_string_lossy();
+    if console.is_json() {
+        console.record(String::new, || {
+            json!({
+                "event": "changed",
+                "info_hash": torrent.info_hash().to_string(),
+                "path": path,
+            })
+        });
+    }
+    console.warn(&format!(
+        "{path} was changed while it is shared: what of it does not match any more is not given \
+         away"
+    ));
+}
+
 /// What a torrent cannot go on after.
 pub fn fatal(event: &Event) -> Option<Failure> {
     match event {
@@ -358,6 +380,7 @@ pub fn fatal(event: &Event) -> Option<Failure> {
         | Event::PieceVerified(_)
         | Event::PieceFailed(_)
         | Event::PieceLost(_)
+        | Event::FileChanged { .. }
         | Event::Finished
         | Event::PeerMisbehaved { .. }
         | Event::PeerBanned { .. }

@@ -217,6 +217,9 @@ async fn tend(mut share: Share, console: Arc<Console>, has_line: bool) -> (Strin
                 {
                     tell_incomplete(&share.torrent, &share.name, (have, pieces), &console).await;
                 }
+                if let TorrentEvent::Swarm(Event::FileChanged { file }) = event {
+                    online::tell_changed(&share.torrent, file, &console).await;
+                }
                 if let Err(failure) = hear(&share, &event, &console, has_line) {
                     return (share.name, failure);
                 }

@@ -99,6 +99,7 @@ fn is_lasting(event: &TorrentEvent) -> bool {
             Event::PieceVerified(_)
             | Event::PieceFailed(_)
             | Event::PieceLost(_)
+            | Event::FileChanged { .. }
             | Event::PeerMisbehaved { .. }
             | Event::PeerBanned { .. }
             | Event::DhtNode { .. } => false,

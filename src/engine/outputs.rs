@@ -101,6 +101,7 @@ impl Engine {
             swarm::Event::PieceVerified(_)
             | swarm::Event::PieceFailed(_)
             | swarm::Event::PieceLost(_)
+            | swarm::Event::FileChanged { .. }
             | swarm::Event::PeerMisbehaved { .. }
             | swarm::Event::PeerBanned { .. } => {}
         }

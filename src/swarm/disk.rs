@@ -141,6 +141,12 @@ pub enum DiskEvent {
         /// behind our back, or its disk fails.
         is_lost: bool,
     },
+    /// Somebody else changed a file after it was checked. Told once for each file, when a read
+    /// finds it; nothing of it is read any more that does not match.
+    FileChanged {
+        /// Its place among all files of the torrent.
+        file: usize,
+    },
     /// Everything written so far is durable and recorded.
     Flushed,
     /// Writing or opening failed: the torrent cannot go on until told so.

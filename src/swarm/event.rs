@@ -153,6 +153,12 @@ pub enum Event {
     /// A verified piece is gone from the storage or cannot be read: peers are told, and while the
     /// download goes on it is fetched again.
     PieceLost(PieceIndex),
+    /// Somebody else changed a file while it is shared: what of it does not match any more is not
+    /// given away. Told once for each file.
+    FileChanged {
+        /// Its place among all files of the torrent, as in [`FileStatus::index`].
+        file: usize,
+    },
     /// All wanted data is verified, durable and recorded.
     Finished,
     /// The storage failed; the torrent stopped and keeps what it has.

@@ -261,6 +261,7 @@ impl Torrent {
                     self.on_piece_lost(now, piece);
                 }
             }
+            DiskEvent::FileChanged { file } => self.say_event(Event::FileChanged { file }),
             DiskEvent::Flushed => self.on_flushed(),
             DiskEvent::Failed(error) => {
                 self.stopped_by = Some(StopCause::Storage(error.clone()));

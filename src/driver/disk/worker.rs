@@ -43,6 +43,7 @@ impl<'a> Worker<'a> {
                 Task::Do(request) => request,
                 Task::Fetch(fetch) => {
                     self.fetch(id, &storage, fetch);
+                    storage.opened().iter().for_each(|opened| tell_changed(id, opened, events));
                     continue;
                 }
                 Task::Forget => {
@@ -103,7 +104,9 @@ impl<'a> Worker<'a> {
                 return;
             }
             DiskRequest::Read { conn, piece, begin, len } => {
-                match self.reads.read(id, opened, piece, begin, len) {
+                let read = self.reads.read(id, opened, piece, begin, len);
+                tell_changed(id, opened, events);
+                match read {
                     Ok(block) => DiskEvent::Read { conn, piece, begin, block },
                     Err(e) => {
                         tracing::debug!("a peer's request could not be served: {e}");
@@ -348,6 +351,11 @@ fn hash_blocks(
 fn refusal(request: DiskRequest) -> Option<DiskEvent> {
     let DiskRequest::Read { conn, piece, begin, len } = request else { return None };
     Some(DiskEvent::ReadFailed { conn, piece, begin, len, is_lost: false })
+}
+
+fn tell_changed(id: u32, opened: &Opened, events: &mut Events) {
+    let changed = opened.take_changed().into_iter();
+    events.extend(changed.map(|file| (id, DiskEvent::FileChanged { file })));
 }
 
 fn fail(id: u32, storage: &Storage, error: DiskError, events: &mut Events) {

@@ -512,6 +512,8 @@ fn what_is_changed_while_it_is_shared_is_hashed_before_it_is_given_away() {
     assert_eq!(error.kind, DiskErrorKind::Io, "{error}");
     assert!(error.context.ends_with("top/a"), "{error}");
     (1..4).for_each(|piece| read_good(&s, &fixture, piece).unwrap());
+    assert_eq!(s.opened().unwrap().take_changed(), [0]);
+    assert_eq!(s.opened().unwrap().take_changed(), [0usize; 0], "once");
     // What was found good again is not so for ever.
     change(&out.join("top/a"), 40_000, &[!fixture.data[40_000]], 90);
     read_good(&s, &fixture, 1).unwrap_err();

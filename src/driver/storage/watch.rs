@@ -30,6 +30,8 @@ struct State {
     known: Vec<Option<Stamp>>,
     // Seen to be something else.
     changed: BTreeSet<usize>,
+    // Of those: nobody has heard of it.
+    untold: Vec<usize>,
     // Pieces of those that were hashed again and are good, while their files look so.
     proven: BTreeMap<u32, Vec<Stamp>>,
 }
@@ -71,9 +73,11 @@ impl Watch {
         state.known.get(file).copied().flatten().is_none_or(|known| known == now)
     }
 
-    // True the first time.
-    fn note_change(&self, file: usize) -> bool {
-        locked(&self.state).changed.insert(file)
+    fn note_change(&self, file: usize) {
+        let mut state = locked(&self.state);
+        if state.changed.insert(file) {
+            state.untold.push(file);
+        }
     }
 
     fn is_proven(&self, piece: PieceIndex, looks: &[Stamp]) -> bool {
@@ -86,6 +90,11 @@ impl Watch {
 }
 
 impl Opened {
+    /// The files that were seen to have changed since this was asked last; each is told once.
+    pub(in crate::driver) fn take_changed(&self) -> Vec<usize> {
+        std::mem::take(&mut locked(&self.files.watch().state).untold)
+    }
+
     /// Part of a good piece, for somebody else. Reads of one piece do not run at once.
     pub(in crate::driver) fn read_good(
         &self,
@@ -98,14 +107,7 @@ impl Opened {
             let bytes = self.files.read_new(piece, begin, len)?;
             // Behind the read: what was written before it shows.
             let Some(file) = changed(&self.files, piece, begin, len)? else { return Ok(bytes) };
-            if watch.note_change(file) {
-                let path = self.files.path(file);
-                tracing::warn!(
-                    "{} was changed while it is shared: what of it does not match any more is \
-                     not given away",
-                    path.display()
-                );
-            }
+            watch.note_change(file);
             let looks = stamps(&self.files, piece)?;
             if watch.is_proven(piece, &looks) {
                 return Ok(bytes);
