@@ -198,6 +198,8 @@ struct Place {
     parts: Vec<Vec<u8>>,
     // The folders that it is in, as they are on the disk: the way back that a link must not take.
     above: Option<Arc<Above>>,
+    // The last link on the way.
+    via: Option<PathBuf>,
 }
 
 struct Above {
@@ -207,7 +209,7 @@ struct Above {
 
 impl Search {
     fn new(top: &Path) -> Search {
-        let top = Place { path: top.to_owned(), parts: Vec::new(), above: None };
+        let top = Place { path: top.to_owned(), parts: Vec::new(), above: None, via: None };
         Search { found: Vec::new(), links: Vec::new(), left: vec![top], folders: 0 }
     }
 
@@ -249,15 +251,18 @@ impl Search {
         }
         self.folders += 1;
         let id = (meta.dev(), meta.ino());
+        let via = if is_link { Some(place.path.clone()) } else { place.via.clone() };
         if place.is_below(id) {
-            return Err(place.link("to a folder that it is in"));
+            let path = via.unwrap_or(place.path);
+            return Err(CreateError::Link { path, to: "to a folder that it is in" });
         }
         let above = Some(Arc::new(Above { id, next: place.above.clone() }));
         for entry in fs::read_dir(&place.path).map_err(io)? {
             let entry = entry.map_err(io)?;
             let mut parts = place.parts.clone();
             parts.push(entry.file_name().as_bytes().to_vec());
-            self.left.push(Place { path: entry.path(), parts, above: above.clone() });
+            let (above, via) = (above.clone(), via.clone());
+            self.left.push(Place { path: entry.path(), parts, above, via });
         }
         Ok(())
     }

@@ -130,6 +130,7 @@ fn what_cannot_be_shared_is_refused_by_name() {
         ("l/link", "absent", "l/link is a symbolic link to nothing"),
         ("l/link", "link", "l/link is a symbolic link to itself"),
         ("l/link", ".", "l/link is a symbolic link to a folder that it is in"),
+        ("l/link", "..", "l/link is a symbolic link to a folder that it is in"),
         ("l/sub/link", "../../l", "l/sub/link is a symbolic link to a folder that it is in"),
     ] {
         symlink(to, dir.path().join(link)).unwrap();
