@@ -111,10 +111,12 @@ fn private_torrent_says_how_it_is_fetched() {
     let (out, nobody) = (lab.path("out"), free_port().to_string());
     let mut get = rig::trackless(lab.dir.path());
     get.args(["get", arg(&torrent), "-o", arg(&out), "--bootstrap", &nobody]);
-    let alone = rig::finish(&mut get, None).expect(4);
-    assert!(alone.stderr.contains("private"), "{alone:#?}");
-    assert!(alone.stderr.contains("--peer IP:PORT"), "{alone:#?}");
-    assert!(!alone.stderr.contains("--no-dht"), "{alone:#?}");
+    for flags in [&[][..], &["--no-dht"]] {
+        let alone = rig::finish(get.args(flags), None).expect(4);
+        assert!(alone.stderr.contains("private"), "{alone:#?}");
+        assert!(alone.stderr.contains("--peer IP:PORT"), "{alone:#?}");
+        assert!(!alone.stderr.contains("--no-dht"), "{alone:#?}");
+    }
 
     let at = free_port().to_string();
     let mut command = rig::trackless(lab.dir.path());

@@ -172,7 +172,7 @@ pub struct Patience {
     pub idle: Option<Duration>,
     /// The same while nobody is known, where nobody can become known: without the DHT.
     pub alone: Option<Duration>,
-    /// The user wants the DHT; it is not asked about private torrents (BEP 27) all the same.
+    /// The DHT would be asked, were it not for the torrent: it is private (BEP 27).
     pub dht: bool,
 }
 
