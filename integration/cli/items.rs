@@ -159,7 +159,8 @@ fn item_that_nobody_has_is_told_from_a_dead_network() {
     let boot = silent.local_addr().unwrap().to_string();
     let flags = ["--listen", "127.0.0.1:0", "--bootstrap", &boot, "--timeout", "2s"];
     for verb in [&["get", HASH][..], &["put", "x"], &["scrape", HASH], &["sample"]] {
-        rig::run(home.path(), &[&["dht"], verb, &flags].concat()).expect(6);
+        let done = rig::run(home.path(), &[&["dht"], verb, &flags].concat()).expect(6);
+        assert!(done.stderr.contains("no node has answered yet"), "{done:#?}");
     }
 }
 

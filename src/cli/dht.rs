@@ -6,12 +6,13 @@ pub mod items;
 mod keys;
 pub mod survey;
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use self::announce::Announce;
 use self::items::{Get, Put};
@@ -60,6 +61,7 @@ pub fn run(args: &DhtArgs, console: &Arc<Console>) -> Result<(), Failure> {
             tokio::select! {
                 outcome = work => outcome,
                 () = online::at(network.timeout.map(|limit| started + limit)) => Err(late(&dht).await),
+                never = break_silence(&dht, console) => match never {},
             }
         };
         online::conduct(&session, limited).await
@@ -215,6 +217,16 @@ impl From<DhtError> for Failure {
     }
 }
 
+// Whoever waits for the first answer of all is told so.
+async fn break_silence(dht: &Dht, console: &Console) -> Infallible {
+    sleep(SILENCE_MAX).await;
+    let nodes = dht.status().await.unwrap_or_default();
+    if nodes.iter().all(|node| node.stats.replies_in == 0) {
+        console.note("no node has answered yet: asking on");
+    }
+    std::future::pending().await
+}
+
 // The user's time limit ran out.
 async fn late(dht: &Dht) -> Failure {
     let nodes = dht.status().await.unwrap_or_default();
@@ -235,3 +247,4 @@ pub fn millis(duration: Duration) -> f64 {
 
 const NAME_LOOKUP_MAX: Duration = Duration::from_secs(10);
 const SECOND_PING_AFTER: Duration = Duration::from_secs(1);
+const SILENCE_MAX: Duration = Duration::from_millis(1_500);

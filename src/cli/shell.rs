@@ -3,6 +3,7 @@
 
 use std::io::BufRead;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,7 +96,7 @@ impl Line {
             [verb @ ("announce" | "keep"), hash, port @ ..] if port.len() <= 1 => {
                 let hash = hash.parse().map_err(|e| bad(hash, &e))?;
                 let port = match port {
-                    [port] => Some(port.parse().map_err(|e| bad(port, &e))?),
+                    [port] => Some(port.parse::<NonZeroU16>().map_err(|e| bad(port, &e))?.get()),
                     _ => None,
                 };
                 match *verb {
@@ -377,5 +378,6 @@ mod tests {
             assert!(read(bad).is_err(), "{bad}");
         }
         assert!(read(&format!("announce {HASH} 99999")).is_err());
+        assert!(read(&format!("keep {HASH} 0")).is_err());
     }
 }
