@@ -284,6 +284,12 @@ impl Picker {
         self.conns.get(&conn).map_or(0, |c| c.asked.len())
     }
 
+    /// Was this peer asked only for what nobody else has?
+    pub fn is_only_source(&self, conn: ConnId) -> bool {
+        let asked = self.conns.get(&conn).map(|c| &c.asked);
+        asked.is_some_and(|asked| asked.iter().all(|(piece, ..)| self.order.copies(*piece) <= 1))
+    }
+
     /// When a block will be late and may be asked of another peer: worth a `pick` for idle peers.
     /// May be earlier than needed, never later.
     pub fn poll_timeout(&self) -> Option<Instant> {

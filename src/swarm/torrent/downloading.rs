@@ -441,7 +441,9 @@ impl Torrent {
             .map(|(conn, _)| *conn)
             .collect();
         for conn in self.conns() {
-            let has_others = deliverers.iter().any(|other| *other != conn);
+            // What nobody else has would be asked of the same peer again, whose slow line is full of it.
+            let has_others = deliverers.iter().any(|other| *other != conn)
+                && self.transfer.as_ref().is_some_and(|t| !t.picker.is_only_source(conn));
             let Some(peer) = self.peers.get_mut(&conn) else { continue };
             let patience = if has_others { SILENCE_MAX } else { LONE_SILENCE_MAX };
             if peer.conn.requests.silence(now) >= patience {
@@ -498,7 +500,7 @@ const UNWRITTEN_MAX: usize = 12 << 20;
 /// A peer that lets us wait so long is not asked any more while others can deliver. One block in
 /// this time is 5 KiB/s.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
-/// The same if there is nobody else.
+/// The same if there is nobody else who has what it was asked for.
 const LONE_SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Rejects in a row after which a peer is only asked now and then.
 const REJECTS_MAX: u32 = 64;

@@ -326,6 +326,30 @@ fn storage_failure_stops_the_torrent_with_its_reason() {
     }));
 }
 
+// Between two slow lines nothing can be moved: what is asked again is sent twice.
+#[test]
+fn what_only_one_peer_has_is_waited_for_and_not_asked_again() {
+    let mut w = World::new(Sample::new(40 * 16_384, 16_384));
+    let half_of = |from: u32| {
+        let mut half = Bitfield::none(40);
+        (from..from + 20).for_each(|piece| _ = half.set(piece));
+        half
+    };
+    let halves = [0, 20].map(|from| {
+        let config = Config { super_seeding: false, wanted: Some(vec![false; 2]), ..w.config() };
+        let host = w.add(config, Some(w.sample.info.clone()), Some(half_of(from)));
+        w.hosts[host].disk.data = w.sample.data.clone();
+        // A block takes four seconds.
+        w.set_rate(host, 4_096.0);
+        host
+    });
+    let leech = w.leech();
+    w.introduce(leech, &halves);
+    w.finish(&[leech], secs(200));
+    let status = w.hosts[leech].torrent.status(w.now);
+    assert_eq!((status.wasted, status.downloaded), (0, 40 * 16_384));
+}
+
 #[test]
 fn status_tells_what_nobody_who_is_here_has() {
     let mut w = World::new(sample());
