@@ -222,7 +222,7 @@ impl Named {
         match self {
             Named::Calm | Named::Storm | Named::Nat | Named::Sybils | Named::Lazy => (1_000, HOUR),
             Named::Churn24h => (1_000, 24 * HOUR),
-            Named::Big => (100_000, 10 * MINUTE),
+            Named::Big => (100_000, 3 * MINUTE),
             Named::Million => (2_000, HOUR),
         }
     }
