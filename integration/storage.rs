@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use crate::world::peer::{Wire, id};
 use crate::world::sharing::Shared;
-use crate::world::{B, Content, Launch, Script, Seeder, World, have, installed, root, secs};
+use crate::world::{
+    B, Content, Launch, Script, Seeder, Sharing, World, have, installed, root, secs,
+};
 
 fn honest(world: &World, content: &Content) -> Seeder {
     Seeder::start(world.addr(), content, Script::honest())
@@ -388,6 +390,23 @@ fn file_overwritten_while_it_is_shared_is_named_and_only_what_is_left_of_it_is_s
     let is_plain =
         ended.stderr.lines().any(|line| line.starts_with(&format!("trackless: {named}")));
     assert!(is_plain, "a line like the others: {}", ended.stderr);
+}
+
+#[test]
+fn download_that_nobody_has_the_rest_of_says_so() {
+    let (world, content) = (World::new(), Content::single(34, 900_000, 65_536));
+    let there = world.folder("there");
+    let path = content.write_to(&there);
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(500_000).unwrap();
+    let torrent = world.dir().join("it.torrent");
+    std::fs::write(&torrent, content.torrent()).unwrap();
+    let addr = world.addr();
+    let share = world.trackless_at(addr, ["share", "--no-dht"]);
+    let _sharing = Sharing::new(share.arg(&torrent).arg("--data").arg(&there).start(), addr);
+    let out = world.folder("out");
+    let get = world.get(torrent.to_str().unwrap(), &out, &[addr]).args(["--timeout", "6s"]);
+    let ended = get.run(secs(40)).expect(7, "half of it is nowhere");
+    assert!(ended.stderr.contains("; 1 peer connected, none has the rest\n"), "{}", ended.stderr);
 }
 
 #[test]

@@ -268,6 +268,7 @@ impl Watch<'_> {
         let mut counts = counts(&status);
         counts.private = self.patience.dht && !counts.dht;
         idle.observe(&status);
+        counts.is_stalled = idle.moved_at.elapsed() >= STALLED_AFTER;
         let name = status.swarm.name.as_deref().or(self.name.as_deref());
         self.progress.download(name, &counts);
         Ok(counts)
@@ -277,12 +278,16 @@ impl Watch<'_> {
 // Since when nothing has happened that could lead anywhere.
 struct Idle {
     since: Instant,
+    // Since when no data has come.
+    moved_at: Instant,
+    downloaded: u64,
     seen: Option<(usize, usize, usize, u64, u64)>,
 }
 
 impl Idle {
     fn new() -> Self {
-        Self { since: Instant::now(), seen: None }
+        let now = Instant::now();
+        Self { since: now, moved_at: now, downloaded: 0, seen: None }
     }
 
     fn observe(&mut self, status: &TorrentStatus) {
@@ -294,6 +299,9 @@ impl Idle {
             swarm.downloaded,
             swarm.checking.0,
         );
+        if swarm.downloaded != self.downloaded {
+            (self.moved_at, self.downloaded) = (Instant::now(), swarm.downloaded);
+        }
         let is_busy = match swarm.phase {
             Phase::Checking => true,
             // What is complete is being made durable.
@@ -333,6 +341,7 @@ pub fn counts(status: &TorrentStatus) -> Counts {
         up_rate: swarm.upload_rate,
         eta: swarm.eta,
         unavailable: swarm.unavailable_bytes,
+        is_stalled: false,
     }
 }
 
@@ -393,6 +402,8 @@ pub fn gone() -> Failure {
     Failure::new(Code::Other, "the session ended unexpectedly")
 }
 
+// Data that is handed out piece by piece comes sooner.
+const STALLED_AFTER: Duration = Duration::from_secs(2);
 // Peers that are told of a farewell answer at once; one that is not there is not waited for.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 // Long enough to find that all of it is there already.

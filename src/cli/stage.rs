@@ -82,6 +82,8 @@ pub struct Counts {
     pub eta: Option<Duration>,
     /// Bytes missing that nobody who is connected has.
     pub unavailable: u64,
+    /// No data has come for a while.
+    pub is_stalled: bool,
 }
 
 impl Counts {
@@ -158,11 +160,11 @@ impl Counts {
         text
     }
 
-    // Somebody is here, and none of them has anything that is missing. What flows may be handed out
-    // piece by piece.
+    // Somebody is here, and none of them has anything that is missing. Where something flows, it may be
+    // handed out piece by piece.
     fn lacks_owner(&self) -> bool {
         let missing = self.wanted.saturating_sub(self.verified);
-        self.connected > 0 && self.down_rate == 0 && missing > 0 && self.unavailable >= missing
+        self.connected > 0 && self.is_stalled && missing > 0 && self.unavailable >= missing
     }
 
     /// Why nothing came of it, and what to do. `waited` is how long nothing happened;
@@ -327,6 +329,7 @@ mod tests {
         let mut counts =
             Counts { has_metadata: true, peers: 2, reached: 2, connected: 2, ..fresh() };
         (counts.verified, counts.wanted, counts.unavailable) = (1 << 20, 4 << 20, 3 << 20);
+        counts.is_stalled = true;
         assert_eq!(
             counts.line(),
             "peers 2 -> connected 2 -> data 1.0 MiB of 4.0 MiB (25 %), 0 B/s, nobody here has the rest"
@@ -335,10 +338,17 @@ mod tests {
             counts.failure(WAITED, true).error,
             "time is up: 1.0 MiB of 4.0 MiB verified; 2 peers connected, none has the rest"
         );
+        // The rate of the last seconds says nothing about the next.
+        (counts.down_rate, counts.eta) = (9_216, Some(Duration::from_secs(350)));
+        assert!(
+            counts.line().ends_with("9.0 KiB/s, nobody here has the rest"),
+            "{}",
+            counts.line()
+        );
         // While something flows, more may be handed out; and what is on its way is not missing.
-        counts.down_rate = 1;
+        counts.is_stalled = false;
         assert!(!counts.line().contains("nobody"), "{}", counts.line());
-        (counts.down_rate, counts.unavailable) = (0, 2 << 20);
+        (counts.is_stalled, counts.unavailable) = (true, 2 << 20);
         assert!(!counts.line().contains("nobody"), "{}", counts.line());
     }
 
