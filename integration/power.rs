@@ -79,11 +79,13 @@ fn cut_at_random_moments(options: &str, seed: u8) {
     }
     download.wait(secs(100)).expect(0, "the download that saw no power cut");
     content.assert_in(&disk.0.join("out"));
+    drop(disk);
 
     let honest = Seeder::start(world.addr(), &content, Script::honest());
     let mut kept = 0;
     for (cut, copy) in copies.iter().enumerate() {
-        let disk = Mounted::new(&world, copy, &format!("after-{cut}"), options);
+        // At the same place: what was recorded is of files there.
+        let disk = Mounted::new(&world, copy, "disk", options);
         let what = format!("seed {seed}: the run after power cut {cut}");
         honest.forget();
         get(&world, &disk.0, &honest, &content).run(secs(100)).expect(0, &what);

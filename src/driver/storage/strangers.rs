@@ -4,7 +4,8 @@
 //! left alone. A file is taken for the torrent's if something in it is right, if it holds nothing,
 //! or if a run of ours may have made it: its record names the files that were there, and those
 //! that it was about to make. A file so small that it shares all its pieces with others proves
-//! nothing by itself: it is taken for the torrent's if anything of the torrent is right.
+//! nothing by itself: it is taken for the torrent's if anything of the torrent is right. So is every
+//! file where we have no record: others begin many files at once, and folders are moved.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -42,7 +43,8 @@ pub(super) fn find(
             continue;
         }
         let is_too_long = stamp.len > file.len;
-        let tells = is_too_long || has_own_piece(layout, index) || !is_begun;
+        let proves = record.is_some() && has_own_piece(layout, index);
+        let tells = is_too_long || proves || !is_begun;
         if tells && (is_too_long || !is_blank(files, index)?) {
             strange.insert(index);
         }

@@ -61,12 +61,14 @@ fn room_without_data_is_filled() {
 #[test]
 fn download_of_another_client_is_gone_on_with() {
     let fixture = three_files();
-    // Two files are begun; the third has no piece of its own, and what is there of it proves nothing.
+    // One file has a good piece, one has no piece of its own: what is there of it proves nothing.
     let dir = tempfile::tempdir().unwrap();
     let mut a = fixture.file_data(0).to_vec();
     a[40_000..].fill(1);
     put(dir.path(), "a", &a);
     put(dir.path(), "c", &fixture.file_data(3)[..5]);
+    // Half of a piece: begun as well, as the first shows.
+    put(dir.path(), "d/b", &fixture.file_data(2)[..30_000]);
     let s = storage(without_state(dir.path()));
     assert_eq!(open(&s, &fixture).unwrap(), [0]);
     write(&s, &fixture, &[1, 2, 3]);
