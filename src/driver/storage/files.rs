@@ -202,8 +202,9 @@ impl FileSet {
             let (handle, offset) = self.locate(piece, begin, &span, true)?;
             self.watch.on_writing(span.file);
             let written = write_all(&handle, &mut slices(blocks, &span), offset);
-            written.map_err(|e| self.error("writing", span.file, &e))?;
+            // What failed may have left a part behind, which is ours.
             self.on_written(span.file);
+            written.map_err(|e| self.error("writing", span.file, &e))?;
         }
         Ok(())
     }
@@ -381,8 +382,8 @@ impl FileSet {
                 let handle = self.handle(file, true)?;
                 self.watch.on_writing(file);
                 let written = handle.file.write_all_at(&buffer, span.file_offset);
-                written.map_err(|e| self.error("writing", file, &e))?;
                 self.on_written(file);
+                written.map_err(|e| self.error("writing", file, &e))?;
             }
         }
         self.set_aside(file, false);
