@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, interval};
 
 use super::args::GetArgs;
 use super::config::{Network, SeedGoal, usage};
@@ -375,7 +375,19 @@ async fn announce_saved(
 
 async fn seed(mut torrent: Torrent, goal: SeedGoal, mut progress: Progress, console: Arc<Console>) {
     let started = Instant::now();
+    let mut looks = interval(SEED_LOOK_INTERVAL);
     loop {
+        tokio::select! {
+            _ = looks.tick() => {}
+            event = torrent.next_event() => match event {
+                Some(TorrentEvent::Swarm(Event::FileChanged { file })) => {
+                    online::tell_changed(&torrent, file, &console).await;
+                    continue;
+                }
+                Some(_) => continue,
+                None => return,
+            },
+        }
         let Some(status) = torrent.status().await.map(|s| s.swarm) else { return };
         let reached = match goal {
             SeedGoal::Forever => false,
@@ -394,20 +406,6 @@ async fn seed(mut torrent: Torrent, goal: SeedGoal, mut progress: Progress, cons
                 size(status.uploaded)
             )
         });
-        let next_look = sleep(SEED_LOOK_INTERVAL);
-        tokio::pin!(next_look);
-        loop {
-            tokio::select! {
-                () = &mut next_look => break,
-                event = torrent.next_event() => match event {
-                    Some(TorrentEvent::Swarm(Event::FileChanged { file })) => {
-                        online::tell_changed(&torrent, file, &console).await;
-                    }
-                    Some(_) => {}
-                    None => return,
-                },
-            }
-        }
     }
 }
 
