@@ -20,11 +20,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 
 /// A [`duration`] that something can happen in.
 pub fn time_limit(text: &str) -> Result<Duration, String> {
-    let is_nothing = |limit: &Duration| limit.is_zero();
-    if text.trim() == "0" || duration(text).as_ref().is_ok_and(is_nothing) {
+    let limit = if text.trim() == "0" { Duration::ZERO } else { duration(text)? };
+    if limit.is_zero() {
         return Err("nothing can happen in no time: leave it out for no limit".to_owned());
     }
-    duration(text)
+    Ok(limit)
 }
 
 /// `65536`, `64K`, `64KiB`, `1MiB`, `2G`: binary units only.
