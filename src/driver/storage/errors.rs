@@ -19,8 +19,7 @@ pub(in crate::driver) fn disk_error(doing: &str, path: &Path, error: &io::Error)
 
 /// Something that is no file of ours stands in the way.
 pub(in crate::driver) fn conflict(path: &Path, why: &str) -> DiskError {
-    let context = path.display().to_string();
-    DiskError { kind: DiskErrorKind::Conflict, context, message: why.to_owned() }
+    DiskError { kind: DiskErrorKind::Conflict, ..occupied(path, why.to_owned()) }
 }
 
 /// A file of somebody else stands where one of the torrent's belongs.

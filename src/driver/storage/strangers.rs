@@ -42,10 +42,8 @@ pub(super) fn find(
         if is_right || ours.contains(&index) {
             continue;
         }
-        let is_too_long = stamp.len > file.len;
-        let proves = record.is_some() && has_own_piece(layout, index);
-        let tells = is_too_long || proves || !is_begun;
-        if tells && (is_too_long || !is_blank(files, index)?) {
+        let tells = !is_begun || (record.is_some() && has_own_piece(layout, index));
+        if stamp.len > file.len || (tells && !is_blank(files, index)?) {
             strange.insert(index);
         }
     }
