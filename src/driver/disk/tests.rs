@@ -54,6 +54,10 @@ impl Bench {
 
     fn open(&mut self, fixture: &Fixture) -> Bitfield {
         self.submit(DiskRequest::Open { info: fixture.info.clone(), wanted: None });
+        self.opened()
+    }
+
+    fn opened(&mut self) -> Bitfield {
         self.wait(|event| match event {
             DiskEvent::Opened { have } => Some(have),
             DiskEvent::Failed(e) => panic!("{e}"),

@@ -13,6 +13,12 @@ impl Bench {
         erased.recv_timeout(Duration::from_secs(20)).expect("an answer in time")
     }
 
+    fn wait_until_closed(&self) {
+        while !locked(&self.pool.shared.queues).torrents.is_empty() {
+            std::thread::yield_now();
+        }
+    }
+
     fn write_all(&mut self, fixture: &Fixture) {
         for piece in fixture.layout.all_pieces() {
             (0..fixture.layout.block_count(piece)).for_each(|b| self.write(fixture, piece, b));
@@ -148,9 +154,7 @@ fn download_that_failed_and_closed_by_itself_can_still_be_deleted() {
     bench.write_all(&fixture);
     bench.flush();
     bench.submit(DiskRequest::Close);
-    while !locked(&bench.pool.shared.queues).torrents.is_empty() {
-        std::thread::yield_now();
-    }
+    bench.wait_until_closed();
     assert_eq!(bench.erase().unwrap().files, 5);
     assert!(locked(&bench.pool.shared.queues).closed.is_empty());
 }
@@ -170,9 +174,7 @@ fn closed_torrent_is_opened_again_and_what_it_wrote_before_is_still_its_own() {
     let have = bench.open(&fixture);
     assert_eq!(have.iter().collect::<Vec<_>>(), [0]);
     bench.submit(DiskRequest::Close);
-    while !locked(&bench.pool.shared.queues).torrents.is_empty() {
-        std::thread::yield_now();
-    }
+    bench.wait_until_closed();
     assert_eq!(bench.open(&fixture).iter().collect::<Vec<_>>(), [0]);
     bench.write_all(&fixture);
     bench.flush();
@@ -196,12 +198,7 @@ fn whoever_removes_a_torrent_hears_when_nothing_of_it_is_open() {
     // The folder is free for another download at once, which finds everything recorded.
     bench.pool.add(2, config(dir.path()));
     bench.pool.submit(2, DiskRequest::Open { info: fixture.info.clone(), wanted: None });
-    let have = bench.wait(|event| match event {
-        DiskEvent::Opened { have } => Some(have),
-        DiskEvent::Failed(e) => panic!("{e}"),
-        _ => None,
-    });
-    assert!(have.is_all());
+    assert!(bench.opened().is_all());
 }
 
 #[test]
@@ -210,9 +207,7 @@ fn what_was_never_opened_is_forgotten_at_once() {
     let bench = Bench::new(1, config(dir.path()));
     bench.pool.remove(1, Removal::Close(Box::new(|| {})));
     assert_eq!(bench.erase().unwrap(), Erased::default());
-    while !locked(&bench.pool.shared.queues).torrents.is_empty() {
-        std::thread::yield_now();
-    }
+    bench.wait_until_closed();
 }
 
 #[test]
