@@ -174,9 +174,12 @@ fn simulation_is_the_same_each_time_and_its_plot_has_a_place_before_it_begins() 
     assert!(one.records().iter().any(|r| r["row"]["lookups"].as_u64() > Some(0)), "{one:#?}");
     assert!(fs::read_to_string(&plot).unwrap().starts_with("<svg"));
     // Days of virtual time: it does not even start.
-    let args = ["sim", "big", "--hours", "100", "--svg", "/no/such/folder/plot.svg", "--json"];
-    let refused = run(&args).expect(8).json();
-    assert_eq!(refused["advice"], "check the path", "{refused}");
+    let plotted = ["sim", "big", "--hours", "100", "--svg", "/no/such/folder/plot.svg", "--json"];
+    let tables = ["sim", "tables", "--only", "churn-24h", "--dir", "/no/such/folder", "--json"];
+    for args in [&plotted[..], &tables[..]] {
+        let refused = run(args).expect(8).json();
+        assert_eq!(refused["advice"], "check the path", "{refused}");
+    }
 }
 
 #[test]

@@ -73,6 +73,8 @@ fn write_tables(args: &SimArgs, console: &Console) -> Result<(), Failure> {
         return Err(usage(format!("no table is called `{name}`"))
             .advise(format!("`{MINIATURES}` is one, and what `trackless sim list` names")));
     }
+    files::check_place(&args.dir.join(MINIATURES))
+        .map_err(|e| Failure::io(args.dir.display(), &e))?;
     let is_wanted = |name: &str| args.only.iter().any(|only| only == name);
     let write = |document: Document| -> Result<(), Failure> {
         let Document { name, text, svg } = document;
