@@ -31,6 +31,13 @@ pub(super) struct Density {
     pub named: Option<f64>,
 }
 
+impl Density {
+    /// The share of the named nodes that answers, if that is known.
+    pub fn alive(&self) -> Option<f64> {
+        Some(self.answering? / self.named?)
+    }
+}
+
 impl Size {
     /// A lookup ended, and these are the closest that answered, closest first, as shares of the key
     /// space; `asked` nodes were asked in all and `answered` did.

@@ -99,6 +99,22 @@ fn start_of_who_knows_nobody_is_wide_until_some_have_answered_and_a_stalled_one_
 }
 
 #[test]
+fn where_more_nodes_are_gone_more_are_asked_at_once() {
+    let asked_at_once = |alive: f64| {
+        let strangers: Vec<_> = (5..45).map(|bit| (bit, None)).collect();
+        let mut lookup = opened_with(&strangers);
+        let answering = 1e15;
+        lookup.density = Density { answering: Some(answering), named: Some(answering / alive) };
+        let (opening, _) = asked(&mut lookup);
+        opening.iter().for_each(|to| lookup.on_stalled(to));
+        let first = opening[0].port() - 1;
+        answer(&mut lookup, first, &[]);
+        asked(&mut lookup).0.len()
+    };
+    assert_eq!([1.0, 0.7, 0.5, 0.4, 0.1].map(asked_at_once), [6, 6, 8, 10, 12]);
+}
+
+#[test]
 fn stalled_query_frees_its_place_and_its_late_answer_counts() {
     let mut lookup = lookup(LookupKind::FindNode);
     (0..20).for_each(|n| lookup.add_contact(id(n), addr(n)));

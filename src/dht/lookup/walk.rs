@@ -52,7 +52,7 @@ impl Lookup {
     fn width(&self) -> usize {
         match (self.is_urgent(), self.density.answering) {
             (false, _) => ALPHA,
-            (true, Some(_)) => ALPHA_URGENT,
+            (true, Some(_)) => self.density.alive().map_or(ALPHA_URGENT, urgent_width),
             (true, None) if self.answered < COLD_START => ALPHA_COLD_START,
             (true, None) => ALPHA_COLD,
         }
@@ -146,10 +146,20 @@ impl Lookup {
     }
 }
 
+// Where that share of those asked answers: as many as let the usual number of answers come.
+fn urgent_width(alive: f64) -> usize {
+    let suffices = |asked: &usize| *asked as f64 * alive >= ANSWERS_URGENT;
+    (ALPHA_URGENT..ALPHA_URGENT_MAX).find(suffices).unwrap_or(ALPHA_URGENT_MAX)
+}
+
 /// Queries waited for at once, counted from the closest outwards; those that are very close not counted.
 pub(super) const ALPHA: usize = 5;
 // The same while a person waits: a tenth more queries for a twelfth less time.
 const ALPHA_URGENT: usize = 6;
+// Of them so many answer where three in ten are gone. Where every other one is, to go on with six is a
+// tenth slower, and eight are four queries more.
+const ANSWERS_URGENT: f64 = 3.8;
+const ALPHA_URGENT_MAX: usize = 12;
 // And by a node that has just started, of whose contacts none is near: each of many steps is as long as
 // the quickest of those asked takes.
 const ALPHA_COLD: usize = 8;
