@@ -15,7 +15,8 @@ use super::bencode::compare;
 
 /// Any bytes as a torrent file, and as an info dictionary from a stranger.
 pub fn metainfo(data: &[u8]) {
-    let tree = compare(data, Limits::TORRENT);
+    // Space behind the end is no part of the file.
+    let tree = compare(data.trim_ascii_end(), Limits::TORRENT);
     let file = Bytes::copy_from_slice(data);
     if let Ok(read) = Metainfo::decode(&file) {
         let tree = tree.as_ref().expect("it is bencode");
