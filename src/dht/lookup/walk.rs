@@ -50,9 +50,9 @@ impl Lookup {
 
     // So many queries are waited for at once.
     fn width(&self) -> usize {
-        match (self.is_urgent(), self.density.answering) {
+        match (self.is_urgent(), self.density.alive()) {
             (false, _) => ALPHA,
-            (true, Some(_)) => self.density.alive().map_or(ALPHA_URGENT, urgent_width),
+            (true, Some(alive)) => urgent_width(alive),
             (true, None) if self.answered < COLD_START => ALPHA_COLD_START,
             (true, None) => ALPHA_COLD,
         }
