@@ -19,13 +19,16 @@ pub(in crate::driver) fn disk_error(doing: &str, path: &Path, error: &io::Error)
 
 /// Something that is no file of ours stands in the way.
 pub(in crate::driver) fn conflict(path: &Path, why: &str) -> DiskError {
-    DiskError { kind: DiskErrorKind::Conflict, ..occupied(path, why.to_owned()) }
+    at(DiskErrorKind::Conflict, path, why.to_owned())
 }
 
 /// A file of somebody else stands where one of the torrent's belongs.
 pub(in crate::driver) fn occupied(path: &Path, why: String) -> DiskError {
-    let context = path.display().to_string();
-    DiskError { kind: DiskErrorKind::Occupied, context, message: why }
+    at(DiskErrorKind::Occupied, path, why)
+}
+
+fn at(kind: DiskErrorKind, path: &Path, message: String) -> DiskError {
+    DiskError { kind, context: path.display().to_string(), message }
 }
 
 fn kind(error: &io::Error) -> DiskErrorKind {
