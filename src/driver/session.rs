@@ -244,7 +244,7 @@ fn bind_one(addr: SocketAddr, config: &SessionConfig) -> io::Result<Bound> {
     }
 }
 
-/// What a node of this session is made from.
+/// What a node is made from, by these settings.
 pub(super) fn node_config(
     socket: SocketId,
     addr: SocketAddr,

@@ -53,7 +53,7 @@ impl Blame {
         Self::default()
     }
 
-    /// A piece failed its hash; `givers` names who gave each block that this session received.
+    /// A piece failed its hash; `givers` names who gave each block that was received since the start.
     pub fn on_piece_failed(&mut self, piece: PieceIndex, givers: &[(u32, SocketAddr)]) -> Verdict {
         let Some((_, first)) = givers.first() else { return Verdict::Unknown };
         if givers.iter().all(|(_, giver)| giver == first) {
