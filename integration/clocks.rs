@@ -82,10 +82,7 @@ fn wall_clock_that_is_set_changes_nothing() {
         probe.get_peers(node, &hash).map(|reply| reply.token).filter(|token| !token.is_empty())
     });
     let content = Content::single(101, 1_500_000, 65_536);
-    let slow = Script::honest().on_block(|talk, block| {
-        std::thread::sleep(Duration::from_millis(20));
-        talk.send_block(block)
-    });
+    let slow = Script::honest().paced(Duration::from_millis(20));
     let seeder = Seeder::start(world.addr(), &content, slow);
     let out = world.folder("out");
     let get = clocks.under(world.get(&content.magnet(), &out, &[seeder.addr])).start();
@@ -111,10 +108,7 @@ fn machine_that_slept_a_day_goes_on_within_a_minute() {
     let world = World::new();
     let Some(clocks) = Clocks::new(&world) else { return };
     let content = Content::single(102, 1_500_000, 65_536);
-    let slow = Script::honest().on_block(|talk, block| {
-        std::thread::sleep(Duration::from_millis(20));
-        talk.send_block(block)
-    });
+    let slow = Script::honest().paced(Duration::from_millis(20));
     let seeder = Seeder::start(world.addr(), &content, slow);
     let out = world.folder("out");
     let get = clocks.under(world.get(&content.magnet(), &out, &[seeder.addr])).start();

@@ -23,10 +23,7 @@ impl Crashing {
     fn new(content: Content, seeders: usize, pace_ms: u64) -> Self {
         let world = World::new();
         // Slow enough that a kill always lands in the middle: the pace is what is simulated.
-        let slow = Script::honest().on_block(move |talk, block| {
-            std::thread::sleep(Duration::from_millis(pace_ms));
-            talk.send_block(block)
-        });
+        let slow = Script::honest().paced(Duration::from_millis(pace_ms));
         let start = |_| Seeder::start(world.addr(), &content, slow.clone());
         let seeders = (0..seeders).map(start).collect();
         let (addr, out) = (world.addr(), world.folder("out"));

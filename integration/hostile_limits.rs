@@ -111,10 +111,7 @@ fn few_descriptors_and_many_strangers_do_not_keep_an_honest_peer_out() {
 fn network_that_comes_back_is_used_again() {
     let world = World::new();
     let content = Content::single(23, 2_000_000, 65_536);
-    let script = Script::honest().on_block(|talk, block| {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-        talk.send_block(block)
-    });
+    let script = Script::honest().paced(std::time::Duration::from_millis(10));
     let addr = world.addr();
     let before = Seeder::start(addr, &content, script);
     let out = world.folder("out");

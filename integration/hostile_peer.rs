@@ -399,10 +399,10 @@ fn peer_whose_every_block_is_wrong_is_banned_within_two_pieces() {
     let content = Content::single(12, 2_000_000, 65_536);
     // On loopback all of it could be under way before the first hash is known.
     let script = Script::honest().on_block(|talk, block| {
-        std::thread::sleep(Duration::from_millis(5));
         let data: Vec<u8> = talk.block(block).iter().map(|b| !b).collect();
         talk.send_block_data(block.piece, block.begin, &data)
     });
+    let script = script.paced(Duration::from_millis(5));
     let duel = Duel::of(content);
     let (liar, _) = duel.fight("every block is wrong", Fate::Dropped, script);
     let log = liar.log();

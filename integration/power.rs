@@ -59,10 +59,7 @@ fn cut_at_random_moments(options: &str, seed: u8) {
     }
     let content = Content::tree(seed, 4_000_000, 65_536);
     // What is good is recorded every five seconds: several times before the end.
-    let slow = Script::honest().on_block(|talk, block| {
-        std::thread::sleep(Duration::from_millis(90));
-        talk.send_block(block)
-    });
+    let slow = Script::honest().paced(Duration::from_millis(90));
     let seeder = Seeder::start(world.addr(), &content, slow);
     let disk = Mounted::new(&world, &image, "disk", options);
     let mut download = get(&world, &disk.0, &seeder, &content).start();

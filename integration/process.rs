@@ -27,10 +27,7 @@ fn first_signal_ends_every_verb_cleanly_within_seconds() {
     let content = Content::single(61, 2_000_000, 65_536);
     let there = world.folder("there");
     let path = content.write_to(&there);
-    let slow = Script::honest().on_block(|talk, block| {
-        std::thread::sleep(Duration::from_millis(50));
-        talk.send_block(block)
-    });
+    let slow = Script::honest().paced(Duration::from_millis(50));
     let seeder = Seeder::start(world.addr(), &content, slow);
     let dead = world.addr();
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
@@ -204,10 +201,7 @@ fn network_of_ipv6_alone_is_enough() {
 fn stopped_for_a_while_a_download_goes_on() {
     let world = World::new();
     let content = Content::single(65, 1_000_000, 65_536);
-    let slow = Script::honest().on_block(|talk, block| {
-        std::thread::sleep(Duration::from_millis(20));
-        talk.send_block(block)
-    });
+    let slow = Script::honest().paced(Duration::from_millis(20));
     let seeder = Seeder::start(world.addr(), &content, slow);
     let out = world.folder("out");
     let mut get = world.get(&content.magnet(), &out, &[seeder.addr]).start();

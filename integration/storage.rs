@@ -18,10 +18,7 @@ fn honest(world: &World, content: &Content) -> Seeder {
 
 /// Honest at this pace: there is time to do something in the middle.
 fn slow(world: &World, content: &Content, pace: Duration) -> Seeder {
-    let script = Script::honest().on_block(move |talk, block| {
-        std::thread::sleep(pace);
-        talk.send_block(block)
-    });
+    let script = Script::honest().paced(pace);
     Seeder::start(world.addr(), content, script)
 }
 

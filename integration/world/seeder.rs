@@ -96,6 +96,16 @@ impl Script {
         self
     }
 
+    /// The same at this pace, a block at a time: there is time for something in the middle.
+    #[must_use]
+    pub fn paced(self, pace: Duration) -> Self {
+        let answer = self.block.clone();
+        self.on_block(move |talk, block| {
+            std::thread::sleep(pace);
+            answer(talk, block)
+        })
+    }
+
     /// Honest, but nobody is greeted before the gate opens.
     #[must_use]
     pub fn behind(self, gate: &Gate) -> Self {
