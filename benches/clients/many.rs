@@ -65,7 +65,7 @@ fn idle() -> Idle {
     let (all, _) = resolving::share(&world, Some(&dht), &files(&world, "all", TORRENTS, 1000));
     let wanted = format!("{TORRENTS} announced");
     all.program
-        .stderr_line("word that all are announced", secs(120), |line| line.contains(&wanted));
+        .stderr_line("word that all are announced", secs(240), |line| line.contains(&wanted));
     std::thread::sleep(secs(5));
     let (cpu, sent) = (all.program.cpu(), datagrams_sent());
     std::thread::sleep(REST);

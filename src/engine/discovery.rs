@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::base::Instant;
-use crate::dht::{LookupId, LookupReport};
+use crate::dht::{LookupId, LookupKind, LookupReport};
 use crate::engine::SocketId;
 
 /// What the lookups of a torrent have come to, over all its nodes.
@@ -86,7 +86,8 @@ impl Discovery {
             self.last_announce = Some(now);
         }
         self.next_at = None;
-        self.announced.clear();
+        // What nodes hold they go on holding while it is asked anew, for as long as their socket lives.
+        self.announced.retain(|(socket, _)| running.iter().any(|(other, _)| other == socket));
         if running.is_empty() {
             self.next_at = Some(now + RETRY_MAX);
         }
@@ -130,6 +131,9 @@ impl Discovery {
         self.done.lookups_done += 1;
         self.done.asked += report.asked;
         self.done.answered += report.answered;
+        if !matches!(report.kind, LookupKind::Announce(_)) {
+            return;
+        }
         self.announced.retain(|(other, _)| *other != socket);
         self.announced.push((socket, report.announced));
     }
@@ -241,11 +245,10 @@ const ANNOUNCE_EVERY: Duration = Duration::from_secs(14 * 60);
 mod tests {
     use super::*;
     use crate::base::InfoHash;
-    use crate::dht::LookupKind;
 
     fn report(announced: usize) -> LookupReport {
         LookupReport {
-            kind: LookupKind::GetPeers(InfoHash::new([0; 20])),
+            kind: LookupKind::Announce(InfoHash::new([0; 20])),
             asked: 5,
             queries: 5,
             answered: 3,
@@ -361,6 +364,26 @@ mod tests {
         assert_eq!(d.poll_timeout(), next);
         d.stir(now + STIR_EVERY);
         assert!(d.poll_timeout() < Some(now + STIR_EVERY + 2 * STIR_DELAY));
+    }
+
+    #[test]
+    fn what_nodes_hold_counts_while_they_are_asked_anew() {
+        let (mut d, now) = (Discovery::start(Instant::ZERO), Instant::ZERO);
+        one_round(&mut d, now, 8, Need::Nobody);
+        let id = (SocketId(0), LookupId(2));
+        d.on_started(now, vec![id], true);
+        assert_eq!((d.status().announced, d.is_thin()), (8, false));
+        // One that only looks says nothing of them; one that announced to nobody does.
+        let looked =
+            LookupReport { kind: LookupKind::GetPeers(InfoHash::new([0; 20])), ..report(0) };
+        d.on_done(now, id.0, id.1, &looked, alone(Need::Nobody));
+        assert_eq!(d.status().announced, 8);
+        one_round(&mut d, now, 0, Need::Nobody);
+        assert_eq!((d.status().announced, d.is_thin()), (0, true));
+        // Its socket is gone, and with it the address that they name.
+        one_round(&mut d, now, 8, Need::Nobody);
+        d.on_started(now, vec![(SocketId(1), LookupId(3))], true);
+        assert_eq!(d.status().announced, 0);
     }
 
     #[test]
