@@ -169,6 +169,12 @@ impl Connections {
         None
     }
 
+    /// Whose dial is next, if it waits for a place that somebody has.
+    pub(super) fn crowded_out(&self) -> Option<TorrentId> {
+        let is_crowded = self.settled() >= self.settled_max();
+        self.queue.front().filter(|_| is_crowded).map(|(torrent, _)| *torrent)
+    }
+
     /// A dial succeeded.
     pub(super) fn dialled(&mut self, conn: ConnId, torrent: TorrentId) {
         if let Some(entry) = self.open.get_mut(&conn) {

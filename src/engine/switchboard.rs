@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -39,6 +40,8 @@ pub struct Engine {
     pub(super) lookups: BTreeMap<(SocketId, LookupId), Asker>,
     pub(super) pings: BTreeMap<(SocketId, PingId), CommandId>,
     pub(super) outputs: VecDeque<Output>,
+    // When room was made for a dial.
+    made_room_at: Option<Instant>,
     pub(super) next_torrent: u32,
     pub(super) next_command: u64,
 }
@@ -93,6 +96,7 @@ impl Engine {
             lookups: BTreeMap::new(),
             pings: BTreeMap::new(),
             outputs: VecDeque::new(),
+            made_room_at: None,
             next_torrent: 1,
             next_command: 1,
         };
@@ -141,6 +145,7 @@ impl Engine {
         for id in due {
             self.with_torrent(now, id, |t| t.handle_timeout(now));
         }
+        self.make_room_for_dials(now);
         self.hand_out(now);
     }
 
@@ -411,7 +416,7 @@ impl Engine {
             Ok(handshake) => match self.by_hash.get(&handshake.info_hash).copied() {
                 Some(id) => {
                     self.connections.adopt(conn, id);
-                    if !self.connections.is_overfull() || self.make_room(now, id, addr) {
+                    if !self.connections.is_overfull() || self.make_room(now, id, Some(addr)) {
                         self.stir(now, id);
                         self.with_torrent(now, id, |t| {
                             t.handle_accepted(now, conn, addr, handshake);
@@ -437,9 +442,9 @@ impl Engine {
         self.note_wake(id);
     }
 
-    // All places of all torrents are taken: the torrent that is asked for gives one up for the
-    // newcomer, or else the one that has most.
-    fn make_room(&mut self, now: Instant, id: TorrentId, newcomer: SocketAddr) -> bool {
+    // All places of all torrents are taken: the torrent that is asked for, or that wants to dial, gives
+    // one up for the newcomer, or else the one that has most.
+    fn make_room(&mut self, now: Instant, id: TorrentId, newcomer: Option<SocketAddr>) -> bool {
         let most = self.torrents.iter().max_by_key(|(_, slot)| slot.torrent.connections());
         let most = most.map(|(id, _)| *id);
         for id in std::iter::once(id).chain(most) {
@@ -450,6 +455,15 @@ impl Engine {
             }
         }
         false
+    }
+
+    // Peers that wait to be dialled do not wait for ever behind those that are of no use to anybody.
+    fn make_room_for_dials(&mut self, now: Instant) {
+        let Some(id) = self.connections.crowded_out() else { return };
+        if self.made_room_at.is_none_or(|at| now.since(at) >= MAKE_ROOM_EVERY) {
+            self.made_room_at = Some(now);
+            self.make_room(now, id, None);
+        }
     }
 
     /// The host wrote `bytes` more of what was sent.
@@ -492,3 +506,6 @@ impl Engine {
         }
     }
 }
+
+/// So often one connection that is of no use may have to leave for a dial.
+const MAKE_ROOM_EVERY: Duration = Duration::from_millis(500);

@@ -560,3 +560,28 @@ fn none_of_our_addresses_is_dialled_once_one_is_confirmed() {
         .collect();
     assert_eq!(dialled, [other]);
 }
+
+#[test]
+fn dial_gets_the_place_of_a_peer_that_is_of_no_use_to_another_torrent() {
+    let mut config = Config::new(PeerId::new([7; 20]));
+    config.connections_max = 1;
+    let (mut e, mut now) = (Engine::new(config, [1; 32], Instant::ZERO), Instant::ZERO);
+    let shared = known(INFO);
+    let hash = shared.info_hash;
+    e.add_torrent(now, shared).unwrap();
+    let idle = e.accept(now, addr(5)).unwrap();
+    e.handle_frame(now, idle, hello(hash, 1));
+    let mut wanted = AddTorrent::new(InfoHash::new([3; 20]));
+    wanted.peers = vec![addr(6)];
+    e.add_torrent(now, wanted).unwrap();
+    let dials = |out: &[Output]| out.iter().any(|o| matches!(o, Output::Connect { .. }));
+    assert!(!dials(&outputs(&mut e)), "the only place is taken");
+    let mut out = Vec::new();
+    while !dials(&out) {
+        now = e.poll_timeout().expect("somebody waits").max(now + Duration::from_millis(1));
+        assert!(now < Instant::ZERO + Duration::from_secs(20), "it waits for ever");
+        e.handle_timeout(now);
+        out = outputs(&mut e);
+    }
+    assert!(out.contains(&Output::Close { conn: idle, reason: CloseReason::Crowded }), "{out:?}");
+}

@@ -386,8 +386,8 @@ impl Candidates {
     }
 
     /// Peers that could be dialled now, but for the bounds.
-    pub fn ready(&self) -> usize {
-        self.ready.len()
+    pub fn ready(&self, now: Instant) -> usize {
+        self.ready.len() + self.waiting.iter().take_while(|(due, _)| *due <= now).count()
     }
 
     /// Peers known now that were heard of so.

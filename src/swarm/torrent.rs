@@ -398,7 +398,7 @@ impl Torrent {
         self.tend_uploads(now);
         self.tend_offers(now);
         let is_full = self.peers.len() >= self.config.connections_max;
-        if is_full && self.candidates.ready() > 0 {
+        if is_full && self.candidates.ready(now) > 0 {
             self.make_room(now, Newcomer::Known);
         }
         if self.ticks % PEX_TICKS == 1 {

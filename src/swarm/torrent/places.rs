@@ -31,11 +31,13 @@ impl Torrent {
         self.peers.len()
     }
 
-    /// Somebody has connected and there is no place left in the whole engine: closes a connection of
-    /// less use, if there is one.
-    pub fn make_room_for(&mut self, now: Instant, newcomer: SocketAddr) -> bool {
+    /// There is no place left in the whole engine for somebody who has connected, or for a peer that is
+    /// to be dialled if `newcomer` is `None`: closes a connection of less use, if there is one.
+    pub fn make_room_for(&mut self, now: Instant, newcomer: Option<SocketAddr>) -> bool {
         self.now = now;
-        self.is_active() && self.make_room(now, Newcomer::Here(canonical(newcomer).ip()))
+        let newcomer =
+            newcomer.map_or(Newcomer::Known, |addr| Newcomer::Here(canonical(addr).ip()));
+        self.is_active() && self.make_room(now, newcomer)
     }
 
     /// Closes the connection of least use for one that may be of more.

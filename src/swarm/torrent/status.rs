@@ -44,7 +44,7 @@ impl Torrent {
         if self.paused {
             return false;
         }
-        let here = self.peers.len() + self.candidates.dialling() + self.candidates.ready();
+        let here = self.peers.len() + self.candidates.dialling() + self.candidates.ready(self.now);
         match self.phase {
             Phase::FetchingMetadata => true,
             Phase::Checking | Phase::Downloading => here < self.config.connections_max,

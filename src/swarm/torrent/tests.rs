@@ -460,3 +460,23 @@ fn whoever_wants_few_of_the_pieces_of_a_lone_seed_gets_them_soon() {
         assert!(w.run(secs(8), |w| w.is_finished(leech)), "{n}");
     }
 }
+
+// Sooner or later each is connected to one that has no more than itself, while all others are known.
+#[test]
+fn whoever_has_one_place_does_not_spend_it_on_a_peer_that_has_nothing_more() {
+    let mut w = World::new(Sample::new(2_000_000, 16_384));
+    let config = Config { super_seeding: true, ..w.config() };
+    let all = Bitfield::all(w.sample.layout.piece_count());
+    let seed = w.add(config, Some(w.sample.info.clone()), Some(all));
+    let leeches: Vec<_> = (11..19)
+        .map(|n| {
+            let config = Config { peer_id: coping(n), connections_max: 1, ..w.config() };
+            w.add(config, None, None)
+        })
+        .collect();
+    for leech in &leeches {
+        let others = leeches.iter().copied().filter(|other| other != leech);
+        w.introduce(*leech, &others.chain([seed]).collect::<Vec<_>>());
+    }
+    w.finish(&leeches, secs(120));
+}
