@@ -27,7 +27,8 @@ impl PexState {
         peer: SocketAddr,
         peers: &BTreeMap<SocketAddr, u8>,
     ) -> Option<Pex> {
-        let pause = self.sent.checked_sub(1).and_then(|n| FIRST_PAUSES.get(n)).unwrap_or(&EVERY);
+        let early = self.sent.checked_sub(1).and_then(|n| FIRST_PAUSES.get(n));
+        let pause = early.filter(|_| self.told.len() < ADDED_MAX).unwrap_or(&EVERY);
         if self.told_at.is_some_and(|at| now.since(at) < *pause) {
             return None;
         }
@@ -65,8 +66,8 @@ impl PexState {
 /// BEP 11: at most one message a minute.
 const EVERY: Duration = Duration::from_secs(60);
 /// We depart from it in the first minute of a connection, when a swarm begins and its peers come one
-/// after the other: each hears of those that come next within seconds. libtorrent closes a
-/// connection that brings more than six in a minute.
+/// after the other: each hears of those that come next within seconds. Not who has heard of enough to
+/// begin with. libtorrent closes a connection that brings more than six in a minute.
 const FIRST_PAUSES: [Duration; 3] =
     [Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(15)];
 /// Messages that come faster are ignored,
@@ -91,7 +92,8 @@ mod tests {
         let first = state.next_message(now, me, &peers(1..100)).unwrap();
         assert_eq!(first.added.len(), ADDED_MAX);
         assert!(first.added.iter().all(|p| p.addr != me));
-        assert_eq!(state.next_message(now, me, &peers(1..100)), None);
+        let soon = now + FIRST_PAUSES[2];
+        assert_eq!(state.next_message(soon, me, &peers(1..100)), None, "it has heard of many");
         now += EVERY;
         assert_eq!(state.next_message(now, me, &peers(1..100)).unwrap().added.len(), 48);
         now += EVERY;
