@@ -6,7 +6,11 @@
 //! BEP 16 waits until *another* peer has the piece; that leaves the seed's line idle, so this waits
 //! only until the piece was sent (some peers do not tell one that has a piece that they have it,
 //! too), and how many pieces a peer is told of ahead follows its rate. A piece is told a second
-//! time when it has had time to spread.
+//! time when it has had time to spread, and our line has nothing new to send.
+//!
+//! Only those whom our line can feed are told of anything. If each of a hundred peers were told of a
+//! piece and eight of them are served, ninety pieces would wait for their peer's turn, and leave late
+//! or twice.
 //!
 //! Some peers keep what they get: they never unchoke anybody, or nobody reaches them. A piece that such
 //! a peer was given first has to be sent once more. So it is watched whether what a peer got from us
@@ -35,6 +39,12 @@ pub struct SuperSeed {
     given: Duration,
     /// What was sent since when, of late.
     pace: Option<(Instant, u64)>,
+    /// Since when nothing is left that nobody was told of.
+    told_out_at: Option<Instant>,
+    /// When something was sent last,
+    sent_at: Instant,
+    /// and when somebody was told of a piece who is not served.
+    baited_at: Instant,
     /// When it is judged next who passes on what it gets.
     judge_at: Instant,
     /// Pieces told to anybody, of late,
@@ -100,6 +110,9 @@ impl SuperSeed {
             copied_at: None,
             given: Duration::ZERO,
             pace: None,
+            told_out_at: None,
+            sent_at: Instant::ZERO,
+            baited_at: Instant::ZERO,
             judge_at: Instant::ZERO,
             told: 0,
             told_to_keepers: 0,
@@ -242,6 +255,7 @@ impl SuperSeed {
     pub fn on_sent(&mut self, now: Instant, conn: ConnId, piece: u32, len: u32) -> bool {
         let (since, bytes) = self.pace.get_or_insert((now, 0));
         *bytes += u64::from(len);
+        self.sent_at = now;
         if now.since(*since) > PACE_TIME {
             (*since, *bytes) = (*since + now.since(*since) / 2, *bytes / 2);
         }
@@ -274,7 +288,32 @@ impl SuperSeed {
         let offers = self.peers.get(&conn).filter(|offers| !offers.sees_all)?;
         // Two where one was not wanted.
         let baits = if offers.unwanted == 0 { 1 } else { 2 };
-        if offers.open.len() < baits { self.choose(now, conn, theirs) } else { None }
+        if offers.open.len() >= baits || now < offers.dry_until {
+            return None;
+        }
+        if !self.has_room(now) {
+            self.peers.get_mut(&conn)?.dry_until = now + DRY_TIME;
+            return None;
+        }
+        self.baited_at = now;
+        self.choose(now, conn, theirs)
+    }
+
+    // Is somebody wanted who waits to be served? As many as make our line busy are enough; but whoever
+    // they are, they keep nobody waiting for ever.
+    fn has_room(&self, now: Instant) -> bool {
+        let is_idle = now.since(self.sent_at) >= IDLE_TIME;
+        if now.since(self.baited_at) >= if is_idle { BAIT_IDLE } else { BAIT_BUSY } {
+            return true;
+        }
+        let time = self.given_time(now);
+        let waiting = |o: &&Offers| !o.open.is_empty() && now.since(o.moved_at) < time;
+        self.peers.values().filter(waiting).take(ENGAGED_MAX).count() < ENGAGED_MAX
+    }
+
+    // A piece that nobody has is told to another after this time.
+    fn given_time(&self, now: Instant) -> Duration {
+        GIVEN_TIME.max(self.given * 2).max(self.backlog(now) * 2)
     }
 
     /// The next piece to tell a peer that is served, if it has room for one. `rate`: bytes a
@@ -313,6 +352,18 @@ impl SuperSeed {
         front.and_then(|p| self.pieces.get(p)).is_none_or(|state| state.told_at.is_some())
     }
 
+    /// Is there nothing to be saved? Everything was told, nothing spreads, and our line sends a whole copy
+    /// in no time.
+    pub fn is_pointless(&self, now: Instant) -> bool {
+        let had_time = self.told_out_at.is_some_and(|at| now.since(at) >= SPREAD_TIME_ALONE);
+        let total = u64::from(self.geometry.pieces) * u64::from(self.geometry.piece_len);
+        let is_cheap = self.pace.is_some_and(|(since, bytes)| {
+            let took = self.sent_at.since(since).as_micros().saturating_mul(total.into());
+            took <= CHEAP_COPY.as_micros() * u128::from(bytes)
+        });
+        had_time && is_cheap && !self.spreads(now)
+    }
+
     /// The pieces that a peer was not told of: super-seeding ends.
     pub fn untold(&self, conn: ConnId) -> Option<impl Iterator<Item = u32> + '_> {
         let offers = self.peers.get(&conn).filter(|offers| !offers.sees_all)?;
@@ -323,11 +374,17 @@ impl SuperSeed {
         if now < self.peers.get(&conn)?.dry_until {
             return None;
         }
-        let given_time = GIVEN_TIME.max(self.given * 2).max(self.backlog(now) * 2);
+        let given_time = self.given_time(now);
+        // A piece that is sent twice waits for those that are sent once.
+        let is_busy = self.backlog(now) > BUSY_TIME;
         self.judge(now);
         let has_passers =
             self.peers.values().any(|o| !o.is_keeper && !o.sees_all && o.is_taking(now));
         let is_told_out = self.is_told_out();
+        self.told_out_at = self.told_out_at.filter(|_| is_told_out).or(is_told_out.then_some(now));
+        // As long as peers get pieces from each other there is no need to send any twice.
+        let spreads = self.spreads(now);
+        let spread_time = if spreads { SPREAD_TIME } else { SPREAD_TIME_ALONE };
         let offers = self.peers.get_mut(&conn)?;
         // Pieces that others have brought already need nobody's help.
         for _ in 0..self.queue.len() {
@@ -343,10 +400,6 @@ impl SuperSeed {
         if is_kept_short && self.told_to_keepers > self.told / KEEPERS_SHARE {
             return None;
         }
-        // As long as peers get pieces from each other there is no need to send any twice.
-        let spreads =
-            self.copied_at.is_some_and(|at| now.since(at) < COPIED_LATELY.max(self.given));
-        let spread_time = if spreads { SPREAD_TIME } else { SPREAD_TIME_ALONE };
         let fits = |piece: &u32| {
             let Some(state) = usize::try_from(*piece).ok().and_then(|p| self.pieces.get(p)) else {
                 return false;
@@ -354,6 +407,7 @@ impl SuperSeed {
             let pause = if state.held == 0 { given_time } else { spread_time };
             !offers.told.has(*piece)
                 && (!is_kept_short || state.held > 0)
+                && (!is_busy || !spreads || state.held == 0)
                 && theirs.is_none_or(|theirs| !theirs.has(*piece))
                 && state.told_at.is_none_or(|told| now.since(told) >= pause)
         };
@@ -393,10 +447,17 @@ impl SuperSeed {
         let Some((since, bytes)) = self.pace.filter(|(_, bytes)| *bytes > 0) else {
             return Duration::ZERO;
         };
+        let lately = STUCK_TIME.max(self.given);
         let served = self.peers.values().filter(|o| o.taken > 0 || o.open.len() > 1);
+        let served = served.filter(|o| now.since(o.moved_at) < lately);
         let left: u64 = served.flat_map(|o| &o.open).map(|(_, left)| u64::from(*left)).sum();
         let time = now.since(since).as_micros().saturating_mul(left.into()) / u128::from(bytes);
         Duration::from_micros(u64::try_from(time).unwrap_or(u64::MAX)).min(BACKLOG_MAX)
+    }
+
+    // Do peers get pieces from each other?
+    fn spreads(&self, now: Instant) -> bool {
+        self.copied_at.is_some_and(|at| now.since(at) < COPIED_LATELY.max(self.given))
     }
 
     // A piece has left as a whole: from now on it can spread. What it took until then was our line.
@@ -476,8 +537,21 @@ const GIVEN_TIME: Duration = Duration::from_secs(5);
 const SPREAD_TIME: Duration = Duration::from_secs(6);
 /// or after this one, where nothing spreads: peers that cannot reach each other need us.
 const SPREAD_TIME_ALONE: Duration = Duration::from_secs(1);
+/// A line that sends a copy in so little time has no need to send only one.
+const CHEAP_COPY: Duration = Duration::from_secs(2);
 /// What spread so lately goes on spreading; where our line is slow, what did so in the time of a piece.
 const COPIED_LATELY: Duration = Duration::from_secs(2);
+/// With so many peers that are told of something and have not been sent it nobody else is told of
+/// anything: those that are served, and some that wait.
+const ENGAGED_MAX: usize = 12;
+/// But after this time somebody is,
+const BAIT_BUSY: Duration = Duration::from_secs(5);
+/// or after this one, where our line is idle:
+const BAIT_IDLE: Duration = Duration::from_millis(100);
+/// nothing was sent for so long.
+const IDLE_TIME: Duration = Duration::from_secs(1);
+/// Our line is busy if what peers were told of takes it longer than this.
+const BUSY_TIME: Duration = Duration::from_millis(500);
 /// A peer that takes nothing for this long is told of other pieces.
 const STUCK_TIME: Duration = Duration::from_secs(2);
 /// One that does so this many times in a row, of everything.

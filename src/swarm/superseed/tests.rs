@@ -229,3 +229,83 @@ fn what_a_peer_was_sent_is_there_after_it_was_told_of_everything() {
     seed.remove_peer(A, None);
     assert_eq!(held(&seed), 0);
 }
+
+#[test]
+fn only_those_whom_our_line_can_feed_are_told_of_anything() {
+    let mut seed = seed(100);
+    let crowd: Vec<_> = (1..=60).map(ConnId).collect();
+    crowd.iter().skip(2).for_each(|conn| seed.add_peer(Instant::ZERO, *conn, 0));
+    let baited = |seed: &mut SuperSeed, now| {
+        crowd.iter().filter(|conn| seed.bait(now, **conn, None).is_some()).count()
+    };
+    let mut now = Instant::ZERO + DRY_TIME;
+    assert_eq!(baited(&mut seed, now), ENGAGED_MAX);
+    // Our line is busy with one of them.
+    let mut send = |seed: &mut SuperSeed, now: &mut Instant| {
+        *now += BAIT_BUSY / 20;
+        let (piece, _) = seed.peers[&A].open[0];
+        assert!(!seed.on_sent(*now, A, piece, 1));
+        baited(seed, *now)
+    };
+    assert_eq!((0..18).map(|_| send(&mut seed, &mut now)).sum::<usize>(), 0);
+    // The others had their time, and nobody waits for ever behind them.
+    assert_eq!((0..4).map(|_| send(&mut seed, &mut now)).sum::<usize>(), ENGAGED_MAX - 1);
+    // Those who were told take nothing, and nothing is sent.
+    let mut step = || {
+        now += BAIT_IDLE;
+        baited(&mut seed, now)
+    };
+    assert_eq!((0..8).map(|_| step()).sum::<usize>(), 0);
+    assert_eq!((0..10).map(|_| step()).sum::<usize>(), 9);
+}
+
+#[test]
+fn nothing_is_sent_twice_while_there_is_something_new_to_send() {
+    let (mut seed, mut now) = (seed(5), Instant::ZERO);
+    let first = drain(&mut seed, now, A);
+    let others = drain(&mut seed, now, B);
+    assert_eq!((first.len(), others.len()), (2, 2));
+    for piece in first {
+        now += Duration::from_secs(4);
+        assert!(seed.on_sent(now, A, piece, 1 << 19));
+        drain(&mut seed, now, A);
+    }
+    now += SPREAD_TIME;
+    // It spreads, and B has room; the rest of what it was told takes our line four seconds each.
+    let halves: Vec<_> = seed.peers[&B].open.clone();
+    seed.on_have(now, B, seed.peers[&A].sent.first().copied().unwrap());
+    for (piece, _) in &halves {
+        seed.on_sent(now, B, *piece, 1 << 18);
+    }
+    assert!(drain(&mut seed, now, B).is_empty());
+    for (piece, left) in seed.peers[&B].open.clone() {
+        seed.on_sent(now, B, piece, left);
+    }
+    for (piece, left) in seed.peers[&A].open.clone() {
+        seed.on_sent(now, A, piece, left);
+    }
+    now += DRY_TIME * 2;
+    assert!(!drain(&mut seed, now, B).is_empty());
+}
+
+#[test]
+fn line_that_sends_a_copy_at_once_need_not_send_only_one_where_nothing_spreads() {
+    let pointless_after = |pause, copies: bool| {
+        let (mut seed, mut now) = (seed(4), Instant::ZERO);
+        let mut pieces = drain(&mut seed, now, A);
+        while let Some(piece) = pieces.pop() {
+            now += pause;
+            seed.on_sent(now, A, piece, 1 << 19);
+            pieces.extend(drain(&mut seed, now, A));
+        }
+        assert!(!seed.is_pointless(now), "they may spread");
+        now += SPREAD_TIME_ALONE;
+        if copies {
+            seed.on_have(now, B, 0);
+        }
+        seed.is_pointless(now)
+    };
+    assert!(pointless_after(Duration::from_millis(1), false));
+    assert!(!pointless_after(Duration::from_millis(1), true));
+    assert!(!pointless_after(CHEAP_COPY / 2, false));
+}

@@ -73,6 +73,9 @@ impl Torrent {
         let is_served = |peer: &Peer| !peer.conn.is_choking() && peer.conn.is_peer_interested();
         // What we say waits behind the blocks that we send.
         let patience = if self.peers.values().any(is_served) { PATIENCE_BUSY } else { PATIENCE };
+        if super_seed.is_pointless(now) {
+            return self.end_super_seeding();
+        }
         let is_told_out = super_seed.is_told_out();
         let mut misfits = Vec::new();
         for (conn, peer) in &self.peers {

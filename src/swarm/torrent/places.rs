@@ -71,7 +71,10 @@ impl Torrent {
             } else {
                 peer.conn.is_interested() || peer.conn.is_peer_interested()
             };
-            !wanted && now.since(peer.conn.opened_at()) >= IDLE_PLACE_TIME
+            // Whom a lone seed tells of nothing cannot want anything.
+            let is_kept_waiting = self.super_seed.as_ref().is_some_and(|s| s.has_peer(**conn));
+            let patience = if is_kept_waiting { UNSERVED_PLACE_TIME } else { IDLE_PLACE_TIME };
+            !wanted && now.since(peer.conn.opened_at()) >= patience
         });
         idle.map(|(conn, _)| *conn)
     }
