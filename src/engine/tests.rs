@@ -17,6 +17,7 @@ use crate::wire::handshake::Handshake;
 use crate::wire::krpc::{self, Answer, Body, Extra, Message};
 
 mod crowds;
+mod families;
 
 const INFO: &[u8] = b"d6:lengthi5e4:name1:a12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaae";
 const PRIVATE: &[u8] =
