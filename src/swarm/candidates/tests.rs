@@ -83,6 +83,18 @@ fn peer_that_fetched_the_info_dictionary_is_dialled_back_at_once_twice() {
 }
 
 #[test]
+fn peer_whose_pause_is_over_is_ready_though_nobody_is_dialled() {
+    let mut c = Candidates::new(100, [1; 32]);
+    c.add(at(0), PeerSource::Dht, nth(1), None);
+    assert_eq!(c.ready(at(0)), 1);
+    c.next_dial(at(0), OPEN).unwrap();
+    c.on_connected(nth(1));
+    c.on_closed(at(1), nth(1), Ending::Used);
+    let over = at(1) + RETURN_DELAY * 2;
+    assert_eq!((c.ready(at(1)), c.ready(over)), (0, 1));
+}
+
+#[test]
 fn given_peer_that_is_not_up_yet_is_tried_soon_again() {
     let mut c = Candidates::new(10, [1; 32]);
     c.add(at(0), PeerSource::Given, nth(1), None);

@@ -241,7 +241,7 @@ fn only_those_whom_our_line_can_feed_are_told_of_anything() {
     let mut now = Instant::ZERO + DRY_TIME;
     assert_eq!(baited(&mut seed, now), ENGAGED_MAX);
     // Our line is busy with one of them.
-    let mut send = |seed: &mut SuperSeed, now: &mut Instant| {
+    let send = |seed: &mut SuperSeed, now: &mut Instant| {
         *now += BAIT_BUSY / 20;
         let (piece, _) = seed.peers[&A].open[0];
         assert!(!seed.on_sent(*now, A, piece, 1));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Torrent;
 use super::downloading::Arrived;
 use super::places::Newcomer;
+use super::status::SEED_PEERS_MIN;
 use crate::base::addr::{canonical, is_private};
 use crate::base::{Instant, PeerId};
 use crate::peer::{
@@ -72,10 +73,13 @@ impl Torrent {
             Phase::Checking | Phase::Stopped => false,
         };
         let dialling = self.candidates.dialling();
+        // A lone seed serves a few at a time: those whom it knows dial it, or hear of pieces from others.
+        let enough = if self.super_seed.is_some() { SEED_PEERS_MIN } else { usize::MAX };
+        let most = self.config.connections_max.min(enough);
         phase
             && !self.paused
             && dialling < self.config.half_open_max
-            && self.peers.len() + dialling < self.config.connections_max
+            && self.peers.len() + dialling < most
     }
 
     pub(super) fn dial(&mut self, now: Instant) {

@@ -46,7 +46,7 @@ impl Torrent {
             return false;
         }
         let gone = self
-            .idle(now)
+            .idle(now, newcomer)
             .or_else(|| self.untaking(now))
             .or_else(|| self.crowding(newcomer))
             .or_else(|| self.barren(now, newcomer));
@@ -63,7 +63,7 @@ impl Torrent {
     }
 
     // Neither side wants anything.
-    fn idle(&self, now: Instant) -> Option<ConnId> {
+    fn idle(&self, now: Instant, newcomer: Newcomer) -> Option<ConnId> {
         let fetching = self.phase == Phase::FetchingMetadata;
         let idle = self.peers.iter().find(|(conn, peer)| {
             let wanted = if fetching {
@@ -71,9 +71,15 @@ impl Torrent {
             } else {
                 peer.conn.is_interested() || peer.conn.is_peer_interested()
             };
-            // Whom a lone seed tells of nothing cannot want anything.
+            // Whom a lone seed tells of nothing cannot want anything. Nobody is dialled in its place; and if
+            // it gets pieces elsewhere it is none of a crowd that only sits there.
             let is_kept_waiting = self.super_seed.as_ref().is_some_and(|s| s.has_peer(**conn));
-            let patience = if is_kept_waiting { UNSERVED_PLACE_TIME } else { IDLE_PLACE_TIME };
+            let has_some = peer.conn.pieces().is_some_and(|pieces| !pieces.is_none());
+            let patience = match is_kept_waiting {
+                true if newcomer == Newcomer::Known => return false,
+                true if has_some => KEPT_WAITING_PLACE_TIME,
+                true | false => IDLE_PLACE_TIME,
+            };
             !wanted && now.since(peer.conn.opened_at()) >= patience
         });
         idle.map(|(conn, _)| *conn)
@@ -166,6 +172,8 @@ fn neighbourhood(ip: IpAddr) -> IpAddr {
 /// A connection in which nobody is interested keeps its place so long, if others want in: who
 /// wants something says so within a round trip or two.
 const IDLE_PLACE_TIME: Duration = Duration::from_secs(5);
+/// The same at a lone seed that has not told the peer of anything yet: another would wait as long.
+const KEPT_WAITING_PLACE_TIME: Duration = Duration::from_secs(60);
 /// A peer that takes nothing of what it asked for keeps its place so long: twice the time after
 /// which its slot goes to another.
 const UNTAKING_PLACE_TIME: Duration = Duration::from_secs(10);

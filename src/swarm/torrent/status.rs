@@ -154,4 +154,4 @@ impl Torrent {
 }
 
 /// Peers that a seed knows or has before it stops looking for more.
-const SEED_PEERS_MIN: usize = 20;
+pub(super) const SEED_PEERS_MIN: usize = 20;
