@@ -29,18 +29,24 @@ fn addr(n: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, n], 6881))
 }
 
+// A node of this family that listens at its own address.
+fn node(socket: u8, family: Family, own: &str) -> NodeConfig {
+    let own: SocketAddr = own.parse().unwrap();
+    NodeConfig {
+        socket: SocketId(socket),
+        port: own.port(),
+        dht: dht::Config::new(family),
+        id: None,
+        contacts: Vec::new(),
+        own_addrs: vec![own],
+    }
+}
+
 fn engine(with_dht: bool) -> Engine {
     let mut config = Config::new(PeerId::new([7; 20]));
     config.listen_port = Some(6881);
     if with_dht {
-        config.nodes.push(NodeConfig {
-            socket: SocketId(0),
-            port: 6881,
-            dht: dht::Config::new(Family::V4),
-            id: None,
-            contacts: Vec::new(),
-            own_addrs: vec![addr(1)],
-        });
+        config.nodes.push(node(0, Family::V4, "10.0.0.1:6881"));
     }
     Engine::new(config, [1; 32], Instant::ZERO)
 }
@@ -252,14 +258,7 @@ fn ends_in_time(answers: bool) -> bool {
         (1, Family::V6, "[fd00::1]:1"),
         (2, Family::V4, "10.0.0.9:1"),
     ] {
-        nodes.push(NodeConfig {
-            socket: SocketId(id),
-            port: 1,
-            dht: dht::Config::new(family),
-            id: None,
-            contacts: Vec::new(),
-            own_addrs: vec![own.parse().unwrap()],
-        });
+        nodes.push(node(id, family, own));
     }
     let router = nodes.pop().unwrap();
     let ours = Config { nodes, ..Config::new(PeerId::new([7; 20])) };
@@ -301,14 +300,6 @@ fn ends_in_time(answers: bool) -> bool {
 
 #[test]
 fn node_that_is_asked_for_both_families_tells_what_its_sibling_knows() {
-    let node = |id: u8, family: Family, own: &str| NodeConfig {
-        socket: SocketId(id),
-        port: 1,
-        dht: dht::Config::new(family),
-        id: None,
-        contacts: Vec::new(),
-        own_addrs: vec![own.parse().unwrap()],
-    };
     let nodes = vec![node(0, Family::V4, "10.0.0.1:1"), node(1, Family::V6, "[fd00::1]:1")];
     let mut e =
         Engine::new(Config { nodes, ..Config::new(PeerId::new([7; 20])) }, [1; 32], Instant::ZERO);
@@ -350,14 +341,6 @@ fn node_that_is_asked_for_both_families_tells_what_its_sibling_knows() {
 
 #[test]
 fn family_that_knows_nobody_is_told_some_by_the_other() {
-    let node = |id: u8, family: Family, own: &str| NodeConfig {
-        socket: SocketId(id),
-        port: 1,
-        dht: dht::Config::new(family),
-        id: None,
-        contacts: Vec::new(),
-        own_addrs: vec![own.parse().unwrap()],
-    };
     let nodes = vec![node(0, Family::V4, "10.0.0.1:1"), node(1, Family::V6, "[fd00::1]:1")];
     let mut e =
         Engine::new(Config { nodes, ..Config::new(PeerId::new([7; 20])) }, [1; 32], Instant::ZERO);
@@ -469,14 +452,6 @@ fn cancelled_command_is_never_heard_of_again() {
 
 #[test]
 fn nodes_of_all_families_share_one_budget_of_new_flows() {
-    let node = |socket, family, own: &str| NodeConfig {
-        socket: SocketId(socket),
-        port: 1,
-        dht: dht::Config::new(family),
-        id: None,
-        contacts: Vec::new(),
-        own_addrs: vec![own.parse().unwrap()],
-    };
     let nodes = vec![node(0, Family::V4, "20.0.0.1:1"), node(1, Family::V6, "[2001:db8::1]:1")];
     let mut e =
         Engine::new(Config { nodes, ..Config::new(PeerId::new([7; 20])) }, [1; 32], Instant::ZERO);
@@ -510,14 +485,6 @@ fn nodes_of_all_families_share_one_budget_of_new_flows() {
 #[test]
 fn none_of_our_addresses_is_dialled_once_one_is_confirmed() {
     let own = ["8.8.8.1:6881", "9.9.9.1:6881"];
-    let node = |socket, family, own: &str| NodeConfig {
-        socket: SocketId(socket),
-        port: 6881,
-        dht: dht::Config::new(family),
-        id: None,
-        contacts: Vec::new(),
-        own_addrs: vec![own.parse().unwrap()],
-    };
     let nodes = vec![node(0, Family::V4, own[0]), node(1, Family::V4, own[1])];
     let mut config = Config { nodes, ..Config::new(PeerId::new([7; 20])) };
     config.listen_port = Some(6881);

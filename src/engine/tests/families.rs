@@ -20,15 +20,8 @@ fn home(n: usize, family: Family) -> SocketAddr {
 }
 
 fn both(n: u8) -> Engine {
-    let node = |(socket, family)| NodeConfig {
-        socket: SocketId(socket),
-        port: 1,
-        dht: dht::Config::new(family),
-        id: None,
-        contacts: Vec::new(),
-        own_addrs: vec![home(n.into(), family)],
-    };
-    let nodes = [(0, Family::V4), (1, Family::V6)].map(node).into();
+    let own = |(socket, family)| node(socket, family, &home(n.into(), family).to_string());
+    let nodes = [(0, Family::V4), (1, Family::V6)].map(own).into();
     Engine::new(Config { nodes, ..Config::new(PeerId::new([n; 20])) }, [n; 32], Instant::ZERO)
 }
 
