@@ -306,14 +306,14 @@ impl SuperSeed {
         if now.since(self.baited_at) >= if is_idle { BAIT_IDLE } else { BAIT_BUSY } {
             return true;
         }
-        let time = self.given_time(now);
+        let time = self.given_time(self.backlog(now));
         let waiting = |o: &&Offers| !o.open.is_empty() && now.since(o.moved_at) < time;
         self.peers.values().filter(waiting).take(ENGAGED_MAX).count() < ENGAGED_MAX
     }
 
     // A piece that nobody has is told to another after this time.
-    fn given_time(&self, now: Instant) -> Duration {
-        GIVEN_TIME.max(self.given * 2).max(self.backlog(now) * 2)
+    fn given_time(&self, backlog: Duration) -> Duration {
+        GIVEN_TIME.max(self.given * 2).max(backlog * 2)
     }
 
     /// The next piece to tell a peer that is served, if it has room for one. `rate`: bytes a
@@ -374,9 +374,10 @@ impl SuperSeed {
         if now < self.peers.get(&conn)?.dry_until {
             return None;
         }
-        let given_time = self.given_time(now);
+        let backlog = self.backlog(now);
+        let given_time = self.given_time(backlog);
         // A piece that is sent twice waits for those that are sent once.
-        let is_busy = self.backlog(now) > BUSY_TIME;
+        let is_busy = backlog > BUSY_TIME;
         self.judge(now);
         let has_passers =
             self.peers.values().any(|o| !o.is_keeper && !o.sees_all && o.is_taking(now));

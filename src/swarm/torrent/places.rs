@@ -74,12 +74,12 @@ impl Torrent {
             // Whom a lone seed tells of nothing cannot want anything. Nobody is dialled in its place; and if
             // it gets pieces elsewhere it is none of a crowd that only sits there.
             let is_kept_waiting = self.super_seed.as_ref().is_some_and(|s| s.has_peer(**conn));
+            if is_kept_waiting && newcomer == Newcomer::Known {
+                return false;
+            }
             let has_some = peer.conn.pieces().is_some_and(|pieces| !pieces.is_none());
-            let patience = match is_kept_waiting {
-                true if newcomer == Newcomer::Known => return false,
-                true if has_some => KEPT_WAITING_PLACE_TIME,
-                true | false => IDLE_PLACE_TIME,
-            };
+            let patience =
+                if is_kept_waiting && has_some { KEPT_WAITING_PLACE_TIME } else { IDLE_PLACE_TIME };
             !wanted && now.since(peer.conn.opened_at()) >= patience
         });
         idle.map(|(conn, _)| *conn)
