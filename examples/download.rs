@@ -13,6 +13,7 @@ mod network;
 use std::error::Error;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use network::Network;
 use trackless::driver::{AddTorrent, RateLimits, SessionEvent, TorrentEvent};
@@ -37,7 +38,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
     session.set_limits(RateLimits { down: NonZeroU64::new(64 << 20), up: None }).await;
     let mut events = session.events().await;
     let torrent = session.add(AddTorrent::magnet(link)?.into_dir(&dir)).await?;
-    while let Some(event) = events.next().await {
+    let mut looks = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event.ok_or("the session has ended")?,
+            _ = looks.tick() => {
+                // A link that hangs says where, and why.
+                let status = torrent.status().await.ok_or("the session has ended")?;
+                match status.obstacle() {
+                    Some(obstacle) => println!("{}: {obstacle}", obstacle.stage()),
+                    None => println!("{}: {} bytes to go", status.stage(), status.swarm.missing_bytes()),
+                }
+                continue;
+            }
+        };
         let SessionEvent::Torrent { event: TorrentEvent::Swarm(event), .. } = event else {
             continue;
         };

@@ -82,7 +82,7 @@ impl Demo {
         let mut watch = Watch {
             torrent: &mut fetched,
             progress: &mut progress,
-            patience: Patience { deadline, idle: None, alone: None, dht: true },
+            patience: Patience { deadline, idle: None, alone: None },
             name: None,
             names: &mut names,
         };

@@ -25,11 +25,11 @@ use super::input;
 use super::online::{self, Role};
 use super::output::Console;
 use super::shell;
-use super::stage::{Stage, plural};
+use super::stage::plural;
 use crate::base::addr::is_sendable;
 use crate::base::{InfoHash, NodeId};
 use crate::dht::LookupKind;
-use crate::driver::{Dht, DhtError, Outcome, Pong};
+use crate::driver::{Dht, DhtError, Outcome, Pong, Stage};
 use crate::engine::Refused;
 
 /// Runs the verb.

@@ -6,7 +6,7 @@ use std::io;
 
 use serde_json::{Value, json};
 
-use super::stage::Stage;
+use crate::driver::Stage;
 use crate::swarm::{DiskError, DiskErrorKind};
 
 /// The exit codes, the same in JSON as `"code"`.

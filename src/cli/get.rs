@@ -228,7 +228,7 @@ async fn one(
     let mut progress = Progress::new(console);
     // Where we listen was said on purpose: somebody may come there.
     let is_found = !order.network.listen.is_empty();
-    let mut patience = Patience::new(&order.network, GET_IDLE_MAX, is_found);
+    let patience = Patience::new(&order.network, GET_IDLE_MAX, is_found);
     let (mut request, mut names) = request(order, job);
     let selection = match &job.source {
         Source::Link(link) if order.selection.is_all() => Selection::of_link(link),
@@ -246,8 +246,6 @@ async fn one(
         request.info = Some(info?);
     }
     if let Some(info) = &request.info {
-        // Whatever the user says of the DHT is not why nobody is found.
-        patience.dht |= Info::decode(info).is_ok_and(|info| info.private);
         let layout = layout(info)?;
         request.wanted = selection.apply(&layout)?;
         if order.list {

@@ -16,9 +16,9 @@ use super::exit::{Code, Failure};
 use super::output::Console;
 use super::progress::Progress;
 use super::signals::{Signals, stopped};
-use super::stage::{Counts, Stage};
+use super::stage::failure;
 use crate::driver::{
-    AddTorrent, Session, SessionConfig, SessionError, Torrent, TorrentEvent, TorrentStatus,
+    AddTorrent, Session, SessionConfig, SessionError, Stage, Torrent, TorrentEvent, TorrentStatus,
 };
 use crate::swarm::{Event, Phase};
 use crate::wire::magnet::PeerHint;
@@ -172,8 +172,6 @@ pub struct Patience {
     pub idle: Option<Duration>,
     /// The same while nobody is known, where nobody can become known: without the DHT.
     pub alone: Option<Duration>,
-    /// The DHT would be asked, were it not for the torrent: it is private (BEP 27).
-    pub dht: bool,
 }
 
 impl Patience {
@@ -184,7 +182,6 @@ impl Patience {
             deadline: network.timeout.map(|limit| Instant::now() + limit),
             idle: network.timeout.is_none().then_some(idle),
             alone: (!is_found).then_some(ALONE_MAX),
-            dht: network.dht,
         }
     }
 }
@@ -246,48 +243,42 @@ impl Watch<'_> {
                 }
                 addrs = self.names.next() => self.torrent.add_peers(addrs).await,
                 _ = ticks.tick() => {
-                    let counts = self.look(&mut idle).await?;
-                    let is_alone =
-                        !counts.dht && counts.peers == 0 && self.names.lookups.is_empty();
+                    let status = self.look(&mut idle).await?;
+                    let is_alone = status.dht.is_none()
+                        && status.swarm.peers_known == 0
+                        && self.names.lookups.is_empty();
                     let alone = self.patience.alone.filter(|_| is_alone);
                     let waited = idle.since.elapsed();
                     if alone.or(self.patience.idle).is_some_and(|limit| waited >= limit) {
-                        return Err(counts.failure(waited, false));
+                        return Err(failure(&status, waited, false));
                     }
                 }
                 () = at(self.patience.deadline) => {
-                    let counts = self.look(&mut idle).await?;
-                    return Err(counts.failure(idle.since.elapsed(), true));
+                    let status = self.look(&mut idle).await?;
+                    return Err(failure(&status, idle.since.elapsed(), true));
                 }
             }
         }
     }
 
-    async fn look(&mut self, idle: &mut Idle) -> Result<Counts, Failure> {
+    async fn look(&mut self, idle: &mut Idle) -> Result<TorrentStatus, Failure> {
         let status = self.torrent.status().await.ok_or_else(gone)?;
-        let mut counts = counts(&status);
-        counts.private = self.patience.dht && !counts.dht;
         idle.observe(&status);
-        counts.is_stalled = idle.moved_at.elapsed() >= STALLED_AFTER;
         let name = status.swarm.name.as_deref().or(self.name.as_deref());
-        self.progress.download(name, &counts);
-        Ok(counts)
+        self.progress.download(name, &status);
+        Ok(status)
     }
 }
 
 // Since when nothing has happened that could lead anywhere.
 struct Idle {
     since: Instant,
-    // Since when no data has come.
-    moved_at: Instant,
-    downloaded: u64,
     seen: Option<(usize, usize, usize, u64, u64)>,
 }
 
 impl Idle {
     fn new() -> Self {
-        let now = Instant::now();
-        Self { since: now, moved_at: now, downloaded: 0, seen: None }
+        Self { since: Instant::now(), seen: None }
     }
 
     fn observe(&mut self, status: &TorrentStatus) {
@@ -299,13 +290,10 @@ impl Idle {
             swarm.downloaded,
             swarm.checking.0,
         );
-        if swarm.downloaded != self.downloaded {
-            (self.moved_at, self.downloaded) = (Instant::now(), swarm.downloaded);
-        }
         let is_busy = match swarm.phase {
             Phase::Checking => true,
             // What is complete is being made durable.
-            Phase::Downloading => swarm.connected > 0 || swarm.verified_bytes >= swarm.wanted_bytes,
+            Phase::Downloading => swarm.connected > 0 || swarm.missing_bytes() == 0,
             Phase::FetchingMetadata | Phase::Seeding | Phase::Stopped => false,
         };
         if is_busy || self.seen != Some(seen) {
@@ -313,40 +301,6 @@ impl Idle {
             self.seen = Some(seen);
         }
     }
-}
-
-/// The counts of the stages.
-pub fn counts(status: &TorrentStatus) -> Counts {
-    let swarm = &status.swarm;
-    let dht = status.dht.unwrap_or_default();
-    Counts {
-        dht: status.dht.is_some(),
-        private: false,
-        bootstrap_names: dht.bootstrap_names,
-        bootstrap_addrs: dht.bootstrap_addrs,
-        replies: dht.replies,
-        nodes: dht.nodes,
-        asked: dht.asked,
-        answered: dht.answered,
-        peers: swarm.peers_known,
-        reached: swarm.peers_reached,
-        connected: swarm.connected,
-        banned: swarm.banned,
-        has_metadata: swarm.phase != Phase::FetchingMetadata,
-        metadata: (as_u64(swarm.metadata.0), as_u64(swarm.metadata.1)),
-        checking: (swarm.phase == Phase::Checking).then_some(swarm.checking),
-        verified: swarm.verified_bytes,
-        wanted: swarm.wanted_bytes,
-        down_rate: swarm.download_rate,
-        up_rate: swarm.upload_rate,
-        eta: swarm.eta,
-        unavailable: swarm.unavailable_bytes,
-        is_stalled: false,
-    }
-}
-
-fn as_u64(count: usize) -> u64 {
-    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 /// Sleeps until a deadline, or for ever.
@@ -402,8 +356,6 @@ pub fn gone() -> Failure {
     Failure::new(Code::Other, "the session ended unexpectedly")
 }
 
-// Data that is handed out piece by piece comes sooner.
-const STALLED_AFTER: Duration = Duration::from_secs(2);
 // Peers that are told of a farewell answer at once; one that is not there is not waited for.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 // Long enough to find that all of it is there already.

@@ -8,7 +8,9 @@ use tokio::time::Instant;
 
 use super::format::{escape, size};
 use super::output::{Console, write_stderr};
-use super::stage::{Counts, Stage, percent};
+use super::stage::{line, percent};
+use crate::driver::{Stage, TorrentStatus};
+use crate::swarm::Phase;
 
 /// The progress display of one verb.
 #[derive(Debug)]
@@ -52,11 +54,13 @@ impl Progress {
     }
 
     /// The state of a download. `name` is foreign text.
-    pub fn download(&mut self, name: Option<&str>, counts: &Counts) {
+    pub fn download(&mut self, name: Option<&str>, status: &TorrentStatus) {
         let name = name.map(|n| format!("{}: ", escape(n))).unwrap_or_default();
-        let figures = (counts.verified, counts.wanted);
-        self.show(Some(counts.stage()), counts.has_metadata.then_some(figures), || {
-            format!("{name}{}", counts.line())
+        let swarm = &status.swarm;
+        let figures = (swarm.verified_bytes, swarm.wanted_bytes);
+        let has_figures = swarm.phase != Phase::FetchingMetadata;
+        self.show(Some(status.stage()), has_figures.then_some(figures), || {
+            format!("{name}{}", line(status))
         });
     }
 

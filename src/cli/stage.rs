@@ -1,232 +1,130 @@
-//! How far a download is: `bootstrap -> nodes -> peers -> connected -> metadata -> data`. From the
-//! same counts come the progress line while it works and the cause when it gives up.
+//! How far a download is, in words: the progress line while it works (`bootstrap -> nodes -> peers ->
+//! connected -> metadata -> data`), and the cause when it gives up.
 
 use std::time::Duration;
 
 use super::exit::{Code, Failure};
 use super::format::{rough_duration, size};
+use crate::driver::{Obstacle, Stage, TorrentStatus};
+use crate::swarm::{Phase, Status};
 
-/// The stages from a link to its data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
-    /// Nobody in the DHT has answered yet.
-    Bootstrap,
-    /// The first nodes answered; the lookup has not begun.
-    Nodes,
-    /// The lookup looks for peers.
-    Peers,
-    /// Peers are known, none is connected.
-    Connected,
-    /// Connected; the info dictionary is missing.
-    Metadata,
-    /// The info dictionary is here.
-    Data,
-}
-
-impl Stage {
-    /// Its name in the progress line and in JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Stage::Bootstrap => "bootstrap",
-            Stage::Nodes => "nodes",
-            Stage::Peers => "peers",
-            Stage::Connected => "connected",
-            Stage::Metadata => "metadata",
-            Stage::Data => "data",
-        }
+/// The way so far, with counts: one line, no network text in it.
+pub fn line(status: &TorrentStatus) -> String {
+    let (stage, swarm) = (status.stage(), &status.swarm);
+    let mut steps = Vec::new();
+    // Once there is somebody, how they were found is no news any more.
+    let is_searching = swarm.peers_known == 0 && swarm.phase != Phase::Checking;
+    if let Some(dht) = status.dht.filter(|_| stage < Stage::Data || is_searching) {
+        steps.push(format!("bootstrap {}", dht.bootstrap_addrs));
+        steps.push(format!("nodes {}", dht.nodes.max(dht.answered)));
     }
-}
-
-/// What is counted on the way.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Counts {
-    /// Is the DHT used at all?
-    pub dht: bool,
-    /// It is private (BEP 27), or the DHT would be used.
-    pub private: bool,
-    /// Bootstrap names given.
-    pub bootstrap_names: usize,
-    /// Addresses they stand for, as far as looked up: these were asked.
-    pub bootstrap_addrs: usize,
-    /// Answers of any node.
-    pub replies: u64,
-    /// Contacts in the routing table.
-    pub nodes: usize,
-    /// Nodes that the lookups asked.
-    pub asked: usize,
-    /// Nodes that answered a lookup.
-    pub answered: usize,
-    /// Distinct peers heard of.
-    pub peers: usize,
-    /// Peers whose handshake was good, ever.
-    pub reached: usize,
-    /// Connected peers now.
-    pub connected: usize,
-    /// Addresses that are banned for what they sent.
-    pub banned: usize,
-    /// Is the info dictionary here?
-    pub has_metadata: bool,
-    /// Its bytes received and its size.
-    pub metadata: (u64, u64),
-    /// Bytes checked and to check, while that is what it does.
-    pub checking: Option<(u64, u64)>,
-    /// Bytes verified.
-    pub verified: u64,
-    /// Bytes wanted.
-    pub wanted: u64,
-    /// Bytes a second in.
-    pub down_rate: u64,
-    /// Bytes a second out.
-    pub up_rate: u64,
-    /// Time left.
-    pub eta: Option<Duration>,
-    /// Bytes missing that nobody who is connected has.
-    pub unavailable: u64,
-    /// No data has come for a while.
-    pub is_stalled: bool,
-}
-
-impl Counts {
-    /// The stage that it is in.
-    pub fn stage(&self) -> Stage {
-        if self.has_metadata { Stage::Data } else { self.way() }
+    if stage >= Stage::Peers {
+        steps.push(format!("peers {}", swarm.peers_known));
     }
-
-    // How far the way to the peers is, whatever is known of the torrent.
-    fn way(&self) -> Stage {
-        if self.connected > 0 {
-            Stage::Metadata
-        } else if self.peers > 0 || !self.dht {
-            Stage::Connected
-        } else if self.answered > 0 {
-            Stage::Peers
-        } else if self.replies > 0 {
-            Stage::Nodes
-        } else {
-            Stage::Bootstrap
-        }
-    }
-
-    /// The way so far, with counts: one line, no network text in it.
-    pub fn line(&self) -> String {
-        let stage = self.stage();
-        let mut steps = Vec::new();
-        // Once there is somebody, how they were found is no news any more.
-        let is_searching = self.peers == 0 && self.checking.is_none();
-        if self.dht && (stage < Stage::Data || is_searching) {
-            steps.push(format!("bootstrap {}", self.bootstrap_addrs));
-            steps.push(format!("nodes {}", self.nodes.max(self.answered)));
-        }
-        if stage >= Stage::Peers {
-            steps.push(format!("peers {}", self.peers));
-        }
-        if stage >= Stage::Connected {
-            let banned = self.banned;
-            let banned = if banned == 0 { String::new() } else { format!(", {banned} banned") };
-            steps.push(format!("connected {}{banned}", self.connected));
-        }
-        if stage == Stage::Metadata {
-            steps.push(match self.metadata {
-                (_, 0) => "metadata".to_owned(),
-                (done, total) => format!("metadata {}", percent(done, total)),
-            });
-        }
-        if stage == Stage::Data {
-            steps.push(format!("data {}", self.data()));
-        }
-        steps.join(" -> ")
-    }
-
-    /// The last stage in figures.
-    pub fn data(&self) -> String {
-        if let Some((done, total)) = self.checking {
-            return format!("checking what is there: {}", percent(done, total));
-        }
-        let mut text = format!(
-            "{} of {} ({})",
-            size(self.verified),
-            size(self.wanted),
-            percent(self.verified, self.wanted)
-        );
-        text.push_str(&format!(", {}/s", size(self.down_rate)));
-        if self.up_rate > 0 {
-            text.push_str(&format!(", up {}/s", size(self.up_rate)));
-        }
-        if self.lacks_owner() {
-            text.push_str(", nobody here has the rest");
-        } else if let Some(eta) = self.eta.filter(|_| self.verified < self.wanted) {
-            text.push_str(&format!(", {} left", rough_duration(eta)));
-        }
-        text
-    }
-
-    // Somebody is here, and none of them has anything that is missing. Where something flows, it may be
-    // handed out piece by piece.
-    fn lacks_owner(&self) -> bool {
-        let missing = self.wanted.saturating_sub(self.verified);
-        self.connected > 0 && self.is_stalled && missing > 0 && self.unavailable >= missing
-    }
-
-    /// Why nothing came of it, and what to do. `waited` is how long nothing happened;
-    /// `deadline` tells that the user's own time limit ran out.
-    pub fn failure(&self, waited: Duration, deadline: bool) -> Failure {
-        if !self.has_metadata {
-            return self.nobody();
-        }
-        let mut state = format!("{} of {} verified", size(self.verified), size(self.wanted));
-        if self.banned > 0 {
-            // Who sends other data than the torrent names is as good as nobody, and no reason to wait.
-            let banned = plural(self.banned, "peer");
-            state.push_str(&format!("; {banned} banned for wrong data or breaking the protocol"));
-        }
-        if self.lacks_owner() {
-            let connected = plural(self.connected, "peer");
-            state.push_str(&format!("; {connected} connected, none has the rest"));
-        }
-        if deadline && (self.verified > 0 || self.reached > 0) {
-            return Failure::new(Code::TimedOut, format!("time is up: {state}")).at(Stage::Data);
-        }
-        if self.reached == 0 {
-            let mut failure = self.nobody();
-            failure.error = format!("{}; {state}", failure.error);
-            return failure;
-        }
-        let waited = rough_duration(waited);
-        Failure::new(Code::NoPeers, format!("every peer left for {waited}: {state}"))
-            .advise("run the same command again later: it goes on where it stopped")
-            .at(Stage::Data)
-    }
-
-    // Why nobody gave anything.
-    fn nobody(&self) -> Failure {
-        let failure = if self.reached > 0 {
-            let reached = plural(self.reached, "peer");
-            Failure::new(Code::NoPeers, format!("{reached} reachable, none sent metadata"))
-        } else if self.peers > 0 {
-            let found = plural(self.peers, "peer");
-            Failure::new(Code::NoPeers, format!("{found} found, none reachable"))
-                .advise("try again later; a firewall here may also stop outgoing connections")
-        } else if self.private {
-            Failure::new(Code::NoPeers, "it is private (BEP 27), and no peer was given")
-                .advise("name one with --peer IP:PORT: the DHT is not asked about private torrents")
-        } else if !self.dht {
-            Failure::new(Code::NoPeers, "no peer was given and the DHT is off")
-                .advise("name one with --peer IP:PORT, or leave out --no-dht")
-        } else if self.replies > 0 {
-            let asked = plural(self.asked, "node");
-            Failure::new(
-                Code::NoPeers,
-                format!("asked {asked}, none knows a peer for this hash: nobody shares it now"),
-            )
-        } else if self.bootstrap_addrs == 0 {
-            let names = plural(self.bootstrap_names, "bootstrap name");
-            let error = format!("none of {names} could be looked up: is there a network?");
-            Failure::new(Code::NoNetwork, error)
-        } else {
-            let n = plural(self.bootstrap_addrs, "bootstrap node");
-            Failure::new(Code::NoNetwork, format!("no answer from any of {n}: is UDP blocked?"))
+    if stage >= Stage::Connected {
+        let banned = match swarm.banned {
+            0 => String::new(),
+            banned => format!(", {banned} banned"),
         };
-        failure.at(self.way())
+        steps.push(format!("connected {}{banned}", swarm.connected));
+    }
+    match (stage, swarm.metadata) {
+        (Stage::Metadata, (_, 0)) => steps.push("metadata".to_owned()),
+        (Stage::Metadata, (done, total)) => {
+            steps.push(format!("metadata {}", percent(done as u64, total as u64)));
+        }
+        (Stage::Data, _) => steps.push(format!("data {}", data(status))),
+        _ => {}
+    }
+    steps.join(" -> ")
+}
+
+// The last stage in figures.
+fn data(status: &TorrentStatus) -> String {
+    let swarm = &status.swarm;
+    if swarm.phase == Phase::Checking {
+        let (done, total) = swarm.checking;
+        return format!("checking what is there: {}", percent(done, total));
+    }
+    let (verified, wanted) = (swarm.verified_bytes, swarm.wanted_bytes);
+    let mut text =
+        format!("{} of {} ({})", size(verified), size(wanted), percent(verified, wanted));
+    text.push_str(&format!(", {}/s", size(swarm.download_rate)));
+    if swarm.upload_rate > 0 {
+        text.push_str(&format!(", up {}/s", size(swarm.upload_rate)));
+    }
+    if let Some(Obstacle::Incomplete { .. }) = status.obstacle() {
+        text.push_str(", nobody here has the rest");
+    } else if let Some(eta) = swarm.eta.filter(|_| swarm.missing_bytes() > 0) {
+        text.push_str(&format!(", {} left", rough_duration(eta)));
+    }
+    text
+}
+
+/// Why nothing came of it, and what to do. `waited` is how long nothing happened; `deadline` tells
+/// that the user's own time limit ran out.
+pub fn failure(status: &TorrentStatus, waited: Duration, deadline: bool) -> Failure {
+    let (swarm, obstacle) = (&status.swarm, status.obstacle());
+    if swarm.phase == Phase::FetchingMetadata {
+        return match obstacle {
+            Some(obstacle) => nobody(obstacle),
+            None => Failure::new(Code::TimedOut, "time is up").at(status.stage()),
+        };
+    }
+    let state = state(swarm, obstacle);
+    let has_begun = swarm.verified_bytes > 0 || swarm.peers_reached > 0;
+    match obstacle {
+        Some(obstacle) if swarm.peers_reached == 0 && !(deadline && has_begun) => {
+            let mut failure = nobody(obstacle);
+            failure.error = format!("{}; {state}", failure.error);
+            failure
+        }
+        Some(Obstacle::AllLeft) if !deadline => {
+            let error = format!("every peer left for {}: {state}", rough_duration(waited));
+            Failure::new(Code::NoPeers, error)
+                .advise("run the same command again later: it goes on where it stopped")
+                .at(Stage::Data)
+        }
+        _ => Failure::new(Code::TimedOut, format!("time is up: {state}")).at(Stage::Data),
+    }
+}
+
+// What there is, and who is no help.
+fn state(swarm: &Status, obstacle: Option<Obstacle>) -> String {
+    let mut state =
+        format!("{} of {} verified", size(swarm.verified_bytes), size(swarm.wanted_bytes));
+    if swarm.banned > 0 {
+        // Who sends other data than the torrent names is as good as nobody, and no reason to wait.
+        let banned = plural(swarm.banned, "peer");
+        state.push_str(&format!("; {banned} banned for wrong data or breaking the protocol"));
+    }
+    if let Some(incomplete @ Obstacle::Incomplete { .. }) = obstacle {
+        state.push_str(&format!("; {incomplete}"));
+    }
+    state
+}
+
+// Why nobody gave anything.
+fn nobody(obstacle: Obstacle) -> Failure {
+    let code = match obstacle {
+        Obstacle::NoBootstrapAddress { .. } | Obstacle::NoAnswer { .. } => Code::NoNetwork,
+        Obstacle::NoPeers { .. }
+        | Obstacle::Private
+        | Obstacle::NoDht
+        | Obstacle::Unreachable { .. }
+        | Obstacle::NoMetadata { .. }
+        | Obstacle::AllLeft
+        | Obstacle::Incomplete { .. } => Code::NoPeers,
+    };
+    let failure = Failure::new(code, obstacle.to_string()).at(obstacle.stage());
+    match obstacle {
+        Obstacle::Unreachable { .. } => {
+            failure.advise("try again later; a firewall here may also stop outgoing connections")
+        }
+        Obstacle::Private => failure
+            .advise("name one with --peer IP:PORT: the DHT is not asked about private torrents"),
+        Obstacle::NoDht => failure.advise("name one with --peer IP:PORT, or leave out --no-dht"),
+        _ => failure,
     }
 }
 
@@ -246,143 +144,151 @@ pub fn plural(count: usize, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::DhtStage;
 
     const WAITED: Duration = Duration::from_secs(300);
+    const MIB: u64 = 1 << 20;
 
-    fn fresh() -> Counts {
-        Counts { dht: true, bootstrap_names: 4, bootstrap_addrs: 4, ..Counts::default() }
+    fn dht() -> DhtStage {
+        DhtStage { bootstrap_names: 4, bootstrap_addrs: 4, ..DhtStage::default() }
     }
 
-    #[test]
-    fn stages_follow_the_counts() {
-        let mut counts = fresh();
-        assert_eq!(counts.stage(), Stage::Bootstrap);
-        counts.replies = 1;
-        assert_eq!(counts.stage(), Stage::Nodes);
-        (counts.asked, counts.answered) = (20, 3);
-        assert_eq!(counts.stage(), Stage::Peers);
-        counts.peers = 3;
-        assert_eq!(counts.stage(), Stage::Connected);
-        counts.connected = 1;
-        assert_eq!(counts.stage(), Stage::Metadata);
-        counts.has_metadata = true;
-        assert_eq!(counts.stage(), Stage::Data);
+    fn fresh() -> TorrentStatus {
+        TorrentStatus::fresh(Some(dht()))
+    }
+
+    // With a quarter of its data.
+    fn downloading(dht: Option<DhtStage>) -> TorrentStatus {
+        let mut status = TorrentStatus::fresh(dht);
+        let swarm = &mut status.swarm;
+        (swarm.phase, swarm.verified_bytes, swarm.wanted_bytes) =
+            (Phase::Downloading, MIB, 4 * MIB);
+        status
     }
 
     #[test]
     fn line_shows_the_way_so_far() {
-        let mut counts = Counts { replies: 20, nodes: 17, asked: 40, answered: 12, ..fresh() };
-        assert_eq!(counts.line(), "bootstrap 4 -> nodes 17 -> peers 0");
-        (counts.peers, counts.connected, counts.metadata) = (9, 2, (512, 1024));
+        let mut status = fresh();
+        status.dht = Some(DhtStage { replies: 20, nodes: 17, asked: 40, answered: 12, ..dht() });
+        assert_eq!(line(&status), "bootstrap 4 -> nodes 17 -> peers 0");
+        let swarm = &mut status.swarm;
+        (swarm.peers_known, swarm.connected, swarm.metadata) = (9, 2, (512, 1024));
         assert_eq!(
-            counts.line(),
+            line(&status),
             "bootstrap 4 -> nodes 17 -> peers 9 -> connected 2 -> metadata 50 %"
         );
-        counts.has_metadata = true;
-        (counts.verified, counts.wanted, counts.down_rate) = (1 << 20, 4 << 20, 1 << 19);
-        counts.eta = Some(Duration::from_secs(6));
+        let mut status = downloading(status.dht);
+        let swarm = &mut status.swarm;
+        (swarm.peers_known, swarm.connected, swarm.download_rate) = (9, 2, MIB / 2);
+        swarm.eta = Some(Duration::from_secs(6));
         assert_eq!(
-            counts.line(),
+            line(&status),
             "peers 9 -> connected 2 -> data 1.0 MiB of 4.0 MiB (25 %), 512.0 KiB/s, 6 s left"
         );
+        (status.swarm.phase, status.swarm.checking) = (Phase::Checking, (1, 3));
+        assert_eq!(line(&status), "peers 9 -> connected 2 -> data checking what is there: 33 %");
     }
 
     #[test]
     fn each_stage_dies_with_its_own_words_and_code() {
-        let mut counts = fresh();
-        let cause = |counts: &Counts| {
-            let failure = counts.failure(WAITED, false);
-            (failure.code.number(), failure.error)
+        let mut status = fresh();
+        let cause = |status: &TorrentStatus| {
+            let failure = failure(status, WAITED, false);
+            (failure.code.number(), failure.stage, failure.error)
         };
-        assert_eq!(
-            cause(&counts),
-            (6, "no answer from any of 4 bootstrap nodes: is UDP blocked?".to_owned())
-        );
-        (counts.replies, counts.asked, counts.answered) = (60, 61, 50);
-        assert_eq!(
-            cause(&counts),
-            (4, "asked 61 nodes, none knows a peer for this hash: nobody shares it now".to_owned())
-        );
-        counts.peers = 31;
-        assert_eq!(cause(&counts), (4, "31 peers found, none reachable".to_owned()));
-        counts.reached = 9;
-        assert_eq!(cause(&counts), (4, "9 peers reachable, none sent metadata".to_owned()));
-        counts.has_metadata = true;
-        (counts.verified, counts.wanted) = (1 << 20, 4 << 20);
-        assert_eq!(
-            cause(&counts),
-            (4, "every peer left for 5 min: 1.0 MiB of 4.0 MiB verified".to_owned())
-        );
-        let timed_out = counts.failure(WAITED, true);
+        let silent = "no answer from any of 4 bootstrap nodes: is UDP blocked?";
+        assert_eq!(cause(&status), (6, Some(Stage::Bootstrap), silent.to_owned()));
+        status.dht = Some(DhtStage { replies: 60, asked: 61, answered: 50, ..dht() });
+        let unshared = "asked 61 nodes, none knows a peer for this hash: nobody shares it now";
+        assert_eq!(cause(&status), (4, Some(Stage::Peers), unshared.to_owned()));
+        status.swarm.peers_known = 31;
+        let unreachable = "31 peers found, none reachable";
+        assert_eq!(cause(&status), (4, Some(Stage::Connected), unreachable.to_owned()));
+        status.swarm.peers_reached = 9;
+        let mute = "9 peers reachable, none sent metadata";
+        assert_eq!(cause(&status), (4, Some(Stage::Metadata), mute.to_owned()));
+
+        let mut status = downloading(status.dht);
+        (status.swarm.peers_known, status.swarm.peers_reached) = (31, 9);
+        let left = "every peer left for 5 min: 1.0 MiB of 4.0 MiB verified";
+        assert_eq!(cause(&status), (4, Some(Stage::Data), left.to_owned()));
+        let timed_out = failure(&status, WAITED, true);
         assert_eq!(timed_out.code, Code::TimedOut);
         assert_eq!(timed_out.error, "time is up: 1.0 MiB of 4.0 MiB verified");
-        counts.banned = 1;
+        status.swarm.banned = 1;
         assert_eq!(
-            counts.failure(WAITED, true).error,
+            failure(&status, WAITED, true).error,
             "time is up: 1.0 MiB of 4.0 MiB verified; 1 peer banned for wrong data or breaking the protocol"
         );
-        assert!(counts.line().contains("connected 0, 1 banned -> data"), "{}", counts.line());
+        assert!(line(&status).contains("connected 0, 1 banned -> data"), "{}", line(&status));
     }
 
     #[test]
     fn line_and_failure_say_that_nobody_who_is_here_has_the_rest() {
-        let mut counts =
-            Counts { has_metadata: true, peers: 2, reached: 2, connected: 2, ..fresh() };
-        (counts.verified, counts.wanted, counts.unavailable) = (1 << 20, 4 << 20, 3 << 20);
-        counts.is_stalled = true;
+        let mut status = downloading(Some(dht()));
+        let swarm = &mut status.swarm;
+        (swarm.peers_known, swarm.peers_reached, swarm.connected) = (2, 2, 2);
+        (swarm.unavailable_bytes, swarm.silent_for) = (3 * MIB, WAITED);
         assert_eq!(
-            counts.line(),
+            line(&status),
             "peers 2 -> connected 2 -> data 1.0 MiB of 4.0 MiB (25 %), 0 B/s, nobody here has the rest"
         );
         assert_eq!(
-            counts.failure(WAITED, true).error,
+            failure(&status, WAITED, true).error,
             "time is up: 1.0 MiB of 4.0 MiB verified; 2 peers connected, none has the rest"
         );
         // The rate of the last seconds says nothing about the next.
-        (counts.down_rate, counts.eta) = (9_216, Some(Duration::from_secs(350)));
-        assert!(
-            counts.line().ends_with("9.0 KiB/s, nobody here has the rest"),
-            "{}",
-            counts.line()
-        );
+        let swarm = &mut status.swarm;
+        (swarm.download_rate, swarm.eta) = (9_216, Some(Duration::from_secs(350)));
+        let shown = line(&status);
+        assert!(shown.ends_with("9.0 KiB/s, nobody here has the rest"), "{shown}");
         // While something flows, more may be handed out; and what is on its way is not missing.
-        counts.is_stalled = false;
-        assert!(!counts.line().contains("nobody"), "{}", counts.line());
-        (counts.is_stalled, counts.unavailable) = (true, 2 << 20);
-        assert!(!counts.line().contains("nobody"), "{}", counts.line());
+        status.swarm.silent_for = Duration::ZERO;
+        assert!(!line(&status).contains("nobody"), "{}", line(&status));
+        (status.swarm.silent_for, status.swarm.unavailable_bytes) = (WAITED, 2 * MIB);
+        assert!(!line(&status).contains("nobody"), "{}", line(&status));
     }
 
     #[test]
     fn who_has_the_metadata_and_nobody_else_hears_why() {
-        let mut counts = Counts { has_metadata: true, wanted: 4 << 20, ..fresh() };
+        let mut status = downloading(Some(dht()));
+        status.swarm.verified_bytes = 0;
         assert_eq!(
-            counts.line(),
+            line(&status),
             "bootstrap 4 -> nodes 0 -> peers 0 -> connected 0 -> data 0 B of 4.0 MiB (0 %), 0 B/s"
         );
         for deadline in [false, true] {
-            let offline = counts.failure(WAITED, deadline);
+            let offline = failure(&status, WAITED, deadline);
             assert_eq!((offline.code, offline.stage), (Code::NoNetwork, Some(Stage::Bootstrap)));
             assert!(offline.error.contains("is UDP blocked?; 0 B of 4.0 MiB"), "{offline:?}");
         }
-        counts.peers = 2;
-        assert_eq!(counts.failure(WAITED, true).code, Code::NoPeers, "there is nothing to resume");
-        counts.verified = 1;
-        assert_eq!(counts.failure(WAITED, true).code, Code::TimedOut);
-        assert_eq!(counts.failure(WAITED, false).code, Code::NoPeers);
+        status.swarm.peers_known = 2;
+        assert_eq!(
+            failure(&status, WAITED, true).code,
+            Code::NoPeers,
+            "there is nothing to resume"
+        );
+        status.swarm.verified_bytes = 1;
+        assert_eq!(failure(&status, WAITED, true).code, Code::TimedOut);
+        assert_eq!(failure(&status, WAITED, false).code, Code::NoPeers);
+        // Looking at what is there took all the time.
+        status.swarm.phase = Phase::Checking;
+        assert_eq!(failure(&status, WAITED, true).code, Code::TimedOut);
     }
 
     #[test]
     fn no_name_resolved_and_no_dht_are_told_apart() {
-        let offline = Counts { dht: true, ..Counts::default() };
-        assert_eq!(offline.failure(WAITED, false).code, Code::NoNetwork);
-        let private = Counts { private: true, has_metadata: true, ..Counts::default() };
-        let private = private.failure(WAITED, false);
+        let offline = TorrentStatus::fresh(Some(DhtStage::default()));
+        assert_eq!(failure(&offline, WAITED, false).code, Code::NoNetwork);
+        let mut private = downloading(None);
+        private.swarm.private = true;
+        let private = failure(&private, WAITED, false);
         assert_eq!(private.code, Code::NoPeers);
         assert!(private.error.contains("private") && private.advice().contains("--peer"));
         assert!(!private.advice().contains("--no-dht"), "{}", private.advice());
-        let off = Counts::default();
-        assert_eq!(off.failure(WAITED, false).code, Code::NoPeers);
-        assert!(off.failure(WAITED, false).advice().contains("--peer"));
+        let off = failure(&TorrentStatus::fresh(None), WAITED, false);
+        assert_eq!(off.code, Code::NoPeers);
+        assert!(off.advice().contains("--peer"));
     }
 
     #[test]

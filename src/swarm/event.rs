@@ -224,6 +224,8 @@ pub struct Status {
     pub finished: bool,
     /// From the info dictionary, sanitised.
     pub name: Option<String>,
+    /// It is known to be private (BEP 27): its peers are found by other means than the DHT.
+    pub private: bool,
     /// Bytes wanted; 0 before the metadata.
     pub wanted_bytes: u64,
     /// Bytes wanted and verified.
@@ -243,6 +245,8 @@ pub struct Status {
     pub uploaded: u64,
     /// Bytes received that were thrown away: duplicates, blocks of failed pieces.
     pub wasted: u64,
+    /// How long no payload has come.
+    pub silent_for: Duration,
     /// Bytes a second, payload.
     pub download_rate: u64,
     /// Bytes a second, payload.
@@ -269,6 +273,13 @@ pub struct Status {
     pub hash_failures: u32,
     /// Estimated time left, if data flows.
     pub eta: Option<Duration>,
+}
+
+impl Status {
+    /// Bytes wanted and not verified.
+    pub fn missing_bytes(&self) -> u64 {
+        self.wanted_bytes.saturating_sub(self.verified_bytes)
+    }
 }
 
 /// One connected peer, for eyes and scripts.

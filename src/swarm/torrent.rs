@@ -86,6 +86,8 @@ pub struct Torrent {
     hold: Hold,
     checking: (u64, u64),
     download: Meter,
+    /// When the last block came.
+    block_at: Instant,
     upload: Meter,
     wasted: u64,
     hash_failures: u32,
@@ -150,6 +152,7 @@ impl Torrent {
             hold: Hold::Off,
             checking: (0, 0),
             download: Meter::new(now),
+            block_at: now,
             upload: Meter::new(now),
             wasted: 0,
             hash_failures: 0,

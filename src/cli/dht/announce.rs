@@ -13,9 +13,9 @@ use crate::cli::exit::{Code, Failure};
 use crate::cli::format::measured;
 use crate::cli::online::{self, Role};
 use crate::cli::output::Console;
-use crate::cli::stage::{Stage, plural};
+use crate::cli::stage::plural;
 use crate::dht::StepKind;
-use crate::driver::{Dht, NodeStatus, Outcome};
+use crate::driver::{Dht, NodeStatus, Outcome, Stage};
 
 /// What to announce.
 #[derive(Debug, Clone, Copy)]

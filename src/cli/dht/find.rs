@@ -10,9 +10,9 @@ use crate::base::{Distance, InfoHash, NodeId};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::format::measured;
 use crate::cli::output::Console;
-use crate::cli::stage::{Stage, plural};
+use crate::cli::stage::plural;
 use crate::dht::{Step, StepKind};
-use crate::driver::{Dht, Outcome};
+use crate::driver::{Dht, Outcome, Stage};
 
 /// `find-node`.
 pub async fn node(dht: &Dht, id: NodeId, console: &Console) -> Result<(), Failure> {

@@ -15,9 +15,9 @@ use crate::cli::exit::{Code, Failure};
 use crate::cli::files;
 use crate::cli::format::escape;
 use crate::cli::output::Console;
-use crate::cli::stage::{Stage, plural};
+use crate::cli::stage::plural;
 use crate::dht::{Item, ItemError, ItemKey, SecretKey, string_value};
-use crate::driver::{Dht, Outcome};
+use crate::driver::{Dht, Outcome, Stage};
 
 /// `get`.
 #[derive(Debug)]

@@ -11,8 +11,8 @@ use crate::cli::config::host_port;
 use crate::cli::exit::{Code, Failure};
 use crate::cli::format::rough_duration;
 use crate::cli::output::Console;
-use crate::cli::stage::{Stage, plural};
-use crate::driver::{Dht, Outcome, Sample, entropy};
+use crate::cli::stage::plural;
+use crate::driver::{Dht, Outcome, Sample, Stage, entropy};
 
 /// Where `sample` looks.
 #[derive(Debug)]

@@ -260,6 +260,7 @@ impl Torrent {
         let Arrived { block, data, late } = arrived;
         let len = data.len();
         self.download.add(len);
+        self.block_at = now;
         match late {
             false => self.down.on_awaited(len),
             true => self.down.on_unpaid(len),

@@ -69,6 +69,7 @@ impl Torrent {
             finished: self.transfer.as_ref().is_some_and(|t| t.ending == Ending::Told)
                 && self.phase == Phase::Seeding,
             name: self.content.as_ref().map(|c| c.layout.name().to_owned()),
+            private: self.is_private(),
             wanted_bytes,
             verified_bytes: wanted_bytes - missing,
             unavailable_bytes: self.unavailable_bytes(),
@@ -78,6 +79,7 @@ impl Torrent {
             downloaded: self.download.total(),
             uploaded: self.upload.total(),
             wasted: self.wasted,
+            silent_for: now.since(self.block_at),
             download_rate,
             upload_rate: self.upload.per_second(),
             peers_known: stats.known,
