@@ -8,11 +8,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, broadcast, mpsc};
 
 use crate::base::addr::Family;
 use crate::base::{Instant, Seed};
+use crate::driver::buffers::Buffers;
 use crate::driver::clock::Clock;
 use crate::driver::command::Command;
 use crate::driver::disk::DiskPool;
@@ -47,6 +49,7 @@ pub(super) struct EventLoop {
     udp: UdpSockets,
     local_addrs: Vec<SocketAddr>,
     handles: BTreeMap<ConnId, Handle>,
+    buffers: Arc<Buffers>,
     torrents: BTreeMap<TorrentId, Listeners>,
     news: broadcast::Sender<SessionEvent>,
     readers: Readers,
@@ -96,6 +99,7 @@ impl EventLoop {
             udp: UdpSockets::new(sockets),
             local_addrs,
             handles: BTreeMap::new(),
+            buffers: Arc::default(),
             torrents: BTreeMap::new(),
             news: broadcast::Sender::new(SESSION_EVENTS_QUEUED_MAX),
             readers: Readers::default(),
@@ -168,12 +172,16 @@ impl EventLoop {
         }
     }
 
+    fn converse(&self, conn: ConnId, stream: TcpStream) -> Handle {
+        tcp::start(conn, stream, self.inputs_in.clone(), self.buffers.clone())
+    }
+
     fn on_input(&mut self, now: Instant, input: Input) {
         match input {
             Input::Accepted(stream, addr, ahead) => {
                 match self.engine.accept(now, addr) {
                     Some(conn) => {
-                        let handle = tcp::start(conn, stream, self.inputs_in.clone());
+                        let handle = self.converse(conn, stream);
                         self.handles.insert(conn, handle);
                     }
                     None => tcp::refuse(stream),
@@ -182,7 +190,7 @@ impl EventLoop {
             }
             Input::Connected(conn, stream) => {
                 if self.engine.handle_connected(now, conn) {
-                    let handle = tcp::start(conn, stream, self.inputs_in.clone());
+                    let handle = self.converse(conn, stream);
                     self.handles.insert(conn, handle);
                 }
             }

@@ -3,6 +3,7 @@
 //! know; connections, disk workers and callers reach it through bounded channels.
 
 mod add;
+mod buffers;
 mod clock;
 mod command;
 pub mod create;

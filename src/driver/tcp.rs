@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::driver::buffers::{BUFFER_LEN, Buffers};
 use crate::peer::ConnId;
 use crate::swarm::DialError;
 use crate::wire::peer::Framer;
@@ -70,7 +71,12 @@ impl Handle {
 }
 
 /// Starts the two tasks of a connection.
-pub(super) fn start(conn: ConnId, stream: TcpStream, inputs: mpsc::Sender<Input>) -> Handle {
+pub(super) fn start(
+    conn: ConnId,
+    stream: TcpStream,
+    inputs: mpsc::Sender<Input>,
+    buffers: Arc<Buffers>,
+) -> Handle {
     // Small messages must not wait for acknowledgements of earlier ones.
     let _ = stream.set_nodelay(true);
     let (read, write_half) = stream.into_split();
@@ -78,20 +84,34 @@ pub(super) fn start(conn: ConnId, stream: TcpStream, inputs: mpsc::Sender<Input>
     let (held, let_go) = oneshot::channel();
     tokio::spawn(write(write_items(conn, write_half, queue, inputs.clone()), let_go));
     let reader = tokio::spawn(async move {
-        read_frames(conn, read, &inputs).await;
+        read_frames(conn, read, &inputs, &buffers).await;
         // The loop may be gone already.
         let _ = inputs.send(Input::Closed(conn)).await;
     });
     Handle { items, reader, _held: held }
 }
 
-async fn read_frames(conn: ConnId, mut read: OwnedReadHalf, inputs: &mpsc::Sender<Input>) {
+async fn read_frames(
+    conn: ConnId,
+    mut read: OwnedReadHalf,
+    inputs: &mpsc::Sender<Input>,
+    buffers: &Buffers,
+) {
     let mut framer = Framer::new();
     let mut buffer = BytesMut::new();
-    let mut chunk = CHUNK_MIN;
+    let (mut chunk, mut is_shared) = (CHUNK_MIN, false);
     loop {
         if buffer.capacity() - buffer.len() < chunk / 4 {
-            buffer.reserve(chunk.max(framer.wanted(&buffer)));
+            let wanted = framer.wanted(&buffer);
+            // Not for the rest of what is nearly as long: it would be copied for each byte of it.
+            let needed = buffer.len() + wanted.max(chunk / 4);
+            if chunk == BUFFER_LEN && needed <= BUFFER_LEN {
+                buffer = buffers.exchange(buffer, is_shared);
+                is_shared = true;
+            } else {
+                buffer.reserve(chunk.max(wanted));
+                is_shared = false;
+            }
         }
         let room = buffer.capacity() - buffer.len();
         let Ok(read) = read.read_buf(&mut buffer).await else { return };
@@ -100,7 +120,7 @@ async fn read_frames(conn: ConnId, mut read: OwnedReadHalf, inputs: &mpsc::Sende
         }
         // A full read means that more waits: take more at once. Idle connections stay small.
         if read == room {
-            chunk = (chunk * 2).min(CHUNK_MAX);
+            chunk = (chunk * 2).min(BUFFER_LEN);
         }
         // A flood of tiny messages is handed on in bounded parts, each waiting for the loop.
         loop {
@@ -299,10 +319,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections that were accepted and wait for the loop, of each listening socket.
 const ACCEPTED_AHEAD_MAX: usize = 4;
 const BACKLOG: i32 = 1024;
-/// Bytes read at once from a connection that says little.
+/// Bytes read at once from a connection that says little; a fast one fills [`BUFFER_LEN`].
 const CHUNK_MIN: usize = 8 * 1024;
-/// Bytes read at once from a fast one.
-const CHUNK_MAX: usize = 256 * 1024;
 /// Frames handed to the loop at once. A read full of requests holds 15,000, of blocks 16.
 const FRAMES_PER_INPUT_MAX: usize = 1024;
 /// Messages queued for one writer. The core stops at about 1 MiB of blocks, which is 64 of them.
@@ -344,7 +362,7 @@ mod tests {
     async fn frames_arrive_whole_however_the_stream_is_cut() {
         let (mut theirs, ours) = pair().await;
         let (inputs_in, mut inputs) = mpsc::channel(8);
-        let _handle = start(ConnId(1), ours, inputs_in);
+        let _handle = start(ConnId(1), ours, inputs_in, Arc::default());
         let big = vec![9u8; 200_000];
         let sent =
             [&hello()[..], &[0, 0, 0, 1, 2], &[0; 4], &200_000u32.to_be_bytes(), &big].concat();
@@ -366,7 +384,7 @@ mod tests {
     async fn stream_of_another_protocol_is_closed_at_once() {
         let (mut theirs, ours) = pair().await;
         let (inputs_in, mut inputs) = mpsc::channel(8);
-        let handle = start(ConnId(1), ours, inputs_in);
+        let handle = start(ConnId(1), ours, inputs_in, Arc::default());
         theirs.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
         assert!(matches!(inputs.recv().await, Some(Input::Closed(_))));
         handle.close();
@@ -377,7 +395,7 @@ mod tests {
     async fn last_words_are_written_before_the_connection_closes() {
         let (mut theirs, ours) = pair().await;
         let (inputs_in, mut inputs) = mpsc::channel(64);
-        let handle = start(ConnId(1), ours, inputs_in);
+        let handle = start(ConnId(1), ours, inputs_in, Arc::default());
         let block = Bytes::from(vec![5u8; 16_384]);
         for _ in 0..20 {
             assert!(handle.send(Item::Block([1; 13], block.clone())));
