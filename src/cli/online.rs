@@ -265,7 +265,7 @@ impl Watch<'_> {
         let status = self.torrent.status().await.ok_or_else(gone)?;
         idle.observe(&status);
         let name = status.swarm.name.as_deref().or(self.name.as_deref());
-        self.progress.download(name, &status);
+        self.progress.download(name, &status, idle.since.elapsed());
         Ok(status)
     }
 }

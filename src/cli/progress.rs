@@ -53,14 +53,14 @@ impl Progress {
         }
     }
 
-    /// The state of a download. `name` is foreign text.
-    pub fn download(&mut self, name: Option<&str>, status: &TorrentStatus) {
+    /// The state of a download in which nothing has happened for `waited`. `name` is foreign text.
+    pub fn download(&mut self, name: Option<&str>, status: &TorrentStatus, waited: Duration) {
         let name = name.map(|n| format!("{}: ", escape(n))).unwrap_or_default();
         let swarm = &status.swarm;
         let figures = (swarm.verified_bytes, swarm.wanted_bytes);
         let has_figures = swarm.phase != Phase::FetchingMetadata;
         self.show(Some(status.stage()), has_figures.then_some(figures), || {
-            format!("{name}{}", line(status))
+            format!("{name}{}", line(status, waited))
         });
     }
 

@@ -8,8 +8,9 @@ use super::format::{rough_duration, size};
 use crate::driver::{Obstacle, Stage, TorrentStatus};
 use crate::swarm::{Phase, Status};
 
-/// The way so far, with counts: one line, no network text in it.
-pub fn line(status: &TorrentStatus) -> String {
+/// The way so far, with counts: one line, no network text in it. Once nothing has happened for a while
+/// (`waited`) it says what is in the way: nobody has to wait for the end to learn that.
+pub fn line(status: &TorrentStatus, waited: Duration) -> String {
     let (stage, swarm) = (status.stage(), &status.swarm);
     let mut steps = Vec::new();
     // Once there is somebody, how they were found is no news any more.
@@ -36,7 +37,14 @@ pub fn line(status: &TorrentStatus) -> String {
         (Stage::Data, _) => steps.push(format!("data {}", data(status))),
         _ => {}
     }
-    steps.join(" -> ")
+    let mut line = steps.join(" -> ");
+    match status.obstacle() {
+        // That is said as soon as it is known.
+        None | Some(Obstacle::Incomplete { .. }) => {}
+        Some(obstacle) if waited >= EXPLAINED_AFTER => line.push_str(&format!("; {obstacle}")),
+        Some(_) => {}
+    }
+    line
 }
 
 // The last stage in figures.
@@ -141,12 +149,16 @@ pub fn plural(count: usize, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
+// A lookup that finds somebody is over by then, and whoever answers has.
+const EXPLAINED_AFTER: Duration = Duration::from_secs(10);
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::driver::DhtStage;
 
     const WAITED: Duration = Duration::from_secs(300);
+    const NOT_LONG: Duration = Duration::from_secs(1);
     const MIB: u64 = 1 << 20;
 
     fn dht() -> DhtStage {
@@ -170,11 +182,11 @@ mod tests {
     fn line_shows_the_way_so_far() {
         let mut status = fresh();
         status.dht = Some(DhtStage { replies: 20, nodes: 17, asked: 40, answered: 12, ..dht() });
-        assert_eq!(line(&status), "bootstrap 4 -> nodes 17 -> peers 0");
+        assert_eq!(line(&status, NOT_LONG), "bootstrap 4 -> nodes 17 -> peers 0");
         let swarm = &mut status.swarm;
         (swarm.peers_known, swarm.connected, swarm.metadata) = (9, 2, (512, 1024));
         assert_eq!(
-            line(&status),
+            line(&status, NOT_LONG),
             "bootstrap 4 -> nodes 17 -> peers 9 -> connected 2 -> metadata 50 %"
         );
         let mut status = downloading(status.dht);
@@ -182,11 +194,32 @@ mod tests {
         (swarm.peers_known, swarm.connected, swarm.download_rate) = (9, 2, MIB / 2);
         swarm.eta = Some(Duration::from_secs(6));
         assert_eq!(
-            line(&status),
+            line(&status, NOT_LONG),
             "peers 9 -> connected 2 -> data 1.0 MiB of 4.0 MiB (25 %), 512.0 KiB/s, 6 s left"
         );
         (status.swarm.phase, status.swarm.checking) = (Phase::Checking, (1, 3));
-        assert_eq!(line(&status), "peers 9 -> connected 2 -> data checking what is there: 33 %");
+        assert_eq!(
+            line(&status, NOT_LONG),
+            "peers 9 -> connected 2 -> data checking what is there: 33 %"
+        );
+    }
+
+    #[test]
+    fn line_says_what_is_in_the_way_when_nothing_happens() {
+        let mut status = fresh();
+        assert_eq!(line(&status, NOT_LONG), "bootstrap 4 -> nodes 0");
+        assert_eq!(
+            line(&status, WAITED),
+            "bootstrap 4 -> nodes 0; no answer from any of 4 bootstrap nodes: is UDP blocked?"
+        );
+        status = downloading(status.dht);
+        (status.swarm.peers_known, status.swarm.peers_reached) = (2, 2);
+        assert_eq!(
+            line(&status, WAITED),
+            "peers 2 -> connected 0 -> data 1.0 MiB of 4.0 MiB (25 %), 0 B/s; every peer left"
+        );
+        status.swarm.connected = 2;
+        assert!(line(&status, WAITED).ends_with("0 B/s"), "somebody is here, and may have it");
     }
 
     #[test]
@@ -220,7 +253,11 @@ mod tests {
             failure(&status, WAITED, true).error,
             "time is up: 1.0 MiB of 4.0 MiB verified; 1 peer banned for wrong data or breaking the protocol"
         );
-        assert!(line(&status).contains("connected 0, 1 banned -> data"), "{}", line(&status));
+        assert!(
+            line(&status, NOT_LONG).contains("connected 0, 1 banned -> data"),
+            "{}",
+            line(&status, NOT_LONG)
+        );
     }
 
     #[test]
@@ -230,7 +267,7 @@ mod tests {
         (swarm.peers_known, swarm.peers_reached, swarm.connected) = (2, 2, 2);
         (swarm.unavailable_bytes, swarm.silent_for) = (3 * MIB, WAITED);
         assert_eq!(
-            line(&status),
+            line(&status, NOT_LONG),
             "peers 2 -> connected 2 -> data 1.0 MiB of 4.0 MiB (25 %), 0 B/s, nobody here has the rest"
         );
         assert_eq!(
@@ -240,13 +277,13 @@ mod tests {
         // The rate of the last seconds says nothing about the next.
         let swarm = &mut status.swarm;
         (swarm.download_rate, swarm.eta) = (9_216, Some(Duration::from_secs(350)));
-        let shown = line(&status);
+        let shown = line(&status, NOT_LONG);
         assert!(shown.ends_with("9.0 KiB/s, nobody here has the rest"), "{shown}");
         // While something flows, more may be handed out; and what is on its way is not missing.
         status.swarm.silent_for = Duration::ZERO;
-        assert!(!line(&status).contains("nobody"), "{}", line(&status));
+        assert!(!line(&status, NOT_LONG).contains("nobody"), "{}", line(&status, NOT_LONG));
         (status.swarm.silent_for, status.swarm.unavailable_bytes) = (WAITED, 2 * MIB);
-        assert!(!line(&status).contains("nobody"), "{}", line(&status));
+        assert!(!line(&status, NOT_LONG).contains("nobody"), "{}", line(&status, NOT_LONG));
     }
 
     #[test]
@@ -254,7 +291,7 @@ mod tests {
         let mut status = downloading(Some(dht()));
         status.swarm.verified_bytes = 0;
         assert_eq!(
-            line(&status),
+            line(&status, NOT_LONG),
             "bootstrap 4 -> nodes 0 -> peers 0 -> connected 0 -> data 0 B of 4.0 MiB (0 %), 0 B/s"
         );
         for deadline in [false, true] {
