@@ -65,7 +65,7 @@ impl Client {
                 let bytes = base64(&std::fs::read(torrent).unwrap());
                 running.transmission("torrent-add", &json!({ "metainfo": bytes }));
                 running.until("transmission seeds", 60, |running| {
-                    running.torrent("status").and_then(|s| s.as_i64()) == Some(6)
+                    running.torrent(["status"]) == Some([SEEDS])
                 });
             }
             Client::Aria2 => running.until("aria2 seeds", 60, |running| {
@@ -98,9 +98,9 @@ impl Running {
     pub fn finish(mut self, limit: u64) {
         if self.client == Client::Transmission {
             return self.until("transmission is complete", limit, |running| {
-                let left = running.torrent("leftUntilDone").and_then(|v| v.as_i64());
-                let size = running.torrent("sizeWhenDone").and_then(|v| v.as_i64());
-                left == Some(0) && size.is_some_and(|size| size > 0)
+                // In one answer: nothing is left of a torrent whose metadata comes a moment later.
+                let state = running.torrent(["status", "leftUntilDone", "sizeWhenDone"]);
+                state.is_some_and(|[status, left, size]| status == SEEDS && left == 0 && size > 0)
             });
         }
         self.program.wait(secs(limit)).expect(0, "the client's download");
@@ -116,9 +116,12 @@ impl Running {
         }
     }
 
-    fn torrent(&self, field: &str) -> Option<Value> {
-        let answer = self.transmission("torrent-get", &json!({ "fields": [field] }))?;
-        answer["torrents"].get(0)?.get(field).cloned()
+    // Numbers that Transmission gives of its torrent, all as of one moment.
+    fn torrent<const N: usize>(&self, fields: [&str; N]) -> Option<[i64; N]> {
+        let answer = self.transmission("torrent-get", &json!({ "fields": fields.to_vec() }))?;
+        let torrent = answer["torrents"].get(0)?;
+        let values: Option<Vec<i64>> = fields.iter().map(|f| torrent.get(f)?.as_i64()).collect();
+        values?.try_into().ok()
     }
 
     fn transmission(&self, method: &str, arguments: &Value) -> Option<Value> {
@@ -183,6 +186,9 @@ pub fn libtorrent_nodes(world: &World, count: usize) -> (Program, Vec<SocketAddr
     program.stdout_line("the nodes of libtorrent", secs(120), |line| line == "up");
     (program, addrs)
 }
+
+/// Transmission's number for a torrent that is complete and shared.
+const SEEDS: i64 = 6;
 
 /// uTP stays off: 3.00 and others connect over uTP on loopback and then hang for a minute. Its DHT
 /// searches only with more than eight known nodes and reads `dht.bootstrap` at one line in 15

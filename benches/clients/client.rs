@@ -147,7 +147,7 @@ impl Client {
             Client::Transmission => {
                 let (program, rpc) = transmission(world, addr, dir, None);
                 rpc::transmission(rpc, "torrent-add", &json!({ "filename": torrent })).unwrap();
-                until("transmission seeds", || Some(transmission_field(rpc, "status")? == 6));
+                until("transmission seeds", || Some(transmission_fields(rpc, ["status"])? == [6]));
                 Seeding { addr, links: Vec::new(), program }
             }
             Client::Qbittorrent => {
@@ -286,9 +286,10 @@ impl Working {
             let is_done = match &self.until {
                 Until::Exit => ended == Some(0),
                 Until::Transmission(rpc, field) => {
-                    let value = transmission_field(*rpc, field);
+                    // In one answer: nothing is left of a torrent whose metadata comes a moment later.
+                    let state = transmission_fields(*rpc, [*field, "sizeWhenDone"]);
                     let goal = if *field == "leftUntilDone" { 0 } else { 1 };
-                    value == Some(goal) && transmission_field(*rpc, "sizeWhenDone") > Some(0)
+                    state.is_some_and(|[value, size]| value == goal && size > 0)
                 }
                 Until::Qbittorrent(web) => {
                     qbittorrent_state(*web).is_some_and(|state| state.ends_with("UP"))
@@ -452,10 +453,13 @@ fn transmission(
     (program, rpc)
 }
 
-fn transmission_field(rpc: SocketAddr, field: &str) -> Option<i64> {
-    let answer = rpc::transmission(rpc, "torrent-get", &json!({ "fields": [field] }))?;
-    let value = &answer["torrents"][0][field];
-    value.as_i64().or_else(|| value.as_f64().map(|f| f as i64))
+fn transmission_fields<const N: usize>(rpc: SocketAddr, fields: [&str; N]) -> Option<[i64; N]> {
+    let answer = rpc::transmission(rpc, "torrent-get", &json!({ "fields": fields.to_vec() }))?;
+    let number = |field: &&str| {
+        let value = &answer["torrents"][0][field];
+        value.as_i64().or_else(|| value.as_f64().map(|f| f as i64))
+    };
+    fields.iter().map(number).collect::<Option<Vec<i64>>>()?.try_into().ok()
 }
 
 fn qbittorrent(world: &World, addr: SocketAddr, dir: &Path) -> (Program, SocketAddr) {
