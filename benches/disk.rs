@@ -111,7 +111,8 @@ impl Rig {
     }
 
     fn open(&self) {
-        self.pool.submit(1, DiskRequest::Open { info: self.info.clone(), wanted: None });
+        self.pool
+            .submit(1, DiskRequest::Open { info: self.info.clone(), wanted: None, afresh: false });
         let mut done = false;
         while !done {
             self.drain(|event| done |= matches!(event, DiskEvent::Opened { .. }));

@@ -28,6 +28,8 @@ pub(super) enum Command {
     Erase(TorrentId, oneshot::Sender<Result<Erased, DiskError>>),
     Pause(TorrentId),
     Resume(TorrentId),
+    Recheck(TorrentId, oneshot::Sender<bool>),
+    SetSequential(TorrentId, bool),
     /// Limits of one torrent, or of all together.
     SetLimits(Option<TorrentId>, RateLimits),
     Statuses(oneshot::Sender<Vec<TorrentStatus>>),

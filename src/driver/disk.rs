@@ -471,11 +471,11 @@ impl Shared {
         let mut events = Vec::new();
         let opens = matches!(request, DiskRequest::Open { .. });
         let outcome = match request {
-            DiskRequest::Open { info, wanted } => {
+            DiskRequest::Open { info, wanted, afresh } => {
                 let progress = |done, total| {
                     self.push(&mut vec![(id, DiskEvent::Checking { done, total })]);
                 };
-                let opened = storage.open(&info, wanted.as_deref(), &progress);
+                let opened = storage.open(&info, wanted.as_deref(), afresh, &progress);
                 opened.map(|have| events.push((id, DiskEvent::Opened { have })))
             }
             DiskRequest::Select { wanted } => match storage.opened() {

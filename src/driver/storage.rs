@@ -133,11 +133,12 @@ impl Storage {
         &self,
         info: &Bytes,
         wanted: Option<&[bool]>,
+        afresh: bool,
         progress: &(dyn Fn(u64, u64) + Sync),
     ) -> Result<Bitfield, DiskError> {
         self.set(None);
         self.failed.store(false, Ordering::Relaxed);
-        let opened = Opened::open(self, info, wanted, progress)?;
+        let opened = Opened::open(self, info, wanted, afresh, progress)?;
         let have = locked(&opened.good).clone();
         self.set(Some(Arc::new(opened)));
         Ok(have)
@@ -199,6 +200,7 @@ impl Opened {
         storage: &Storage,
         info_bytes: &Bytes,
         wanted: Option<&[bool]>,
+        afresh: bool,
         progress: &(dyn Fn(u64, u64) + Sync),
     ) -> Result<Opened, DiskError> {
         let StorageConfig { state_dir, mode, overwrite, .. } = &storage.config;
@@ -230,9 +232,10 @@ impl Opened {
         let record = place.as_ref().and_then(Place::load);
         place.iter().for_each(Place::touch);
         let checked = match mode {
-            StorageMode::Seed => check::trust(&files, &looked)?,
-            StorageMode::Download | StorageMode::SeedChecked => {
-                check::check(&files, &info, &looked, record.as_ref(), &storage.stop, progress)?
+            StorageMode::Seed if !afresh => check::trust(&files, &looked)?,
+            _ => {
+                let believed = record.as_ref().filter(|_| !afresh);
+                check::check(&files, &info, &looked, believed, &storage.stop, progress)?
             }
         };
         files.watch().start(&looked);

@@ -1,5 +1,6 @@
 //! Two and more whole sessions on loopback, with real sockets and files.
 
+use std::io::{Seek, SeekFrom, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -277,6 +278,41 @@ async fn torrent_whose_storage_failed_goes_on_when_it_is_resumed() {
     assert!(std::fs::read(folder.join("content.bin")).unwrap() == content.data);
     leecher.shutdown().await;
     seeder.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recheck_finds_what_was_damaged_behind_our_back() {
+    let content = content(300_000);
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let seeder = Session::start(quiet()).await.unwrap();
+    let mut seeded = seed(&seeder, &content, from.path()).await;
+    let leecher = Session::start(quiet()).await.unwrap();
+    let mut add = AddTorrent::new(content.info_hash).into_dir(to.path());
+    add.info = Some(content.info.clone());
+    add.peers = seeder.local_addrs();
+    let mut torrent = leecher.add(add).await.unwrap();
+    wait_for(&mut torrent, |e| *e == Event::Finished).await;
+    let damage = |dir: &Path| {
+        let mut file =
+            std::fs::OpenOptions::new().write(true).open(dir.join("content.bin")).unwrap();
+        file.seek(SeekFrom::Start(2 * PIECE as u64 + 7)).unwrap();
+        file.write_all(b"damage").unwrap();
+    };
+    damage(to.path());
+    assert!(torrent.recheck().await);
+    let opened = wait_for(&mut torrent, |e| matches!(e, Event::Opened { .. })).await;
+    assert_eq!(opened, Event::Opened { have: 9, pieces: 10 });
+    wait_for(&mut torrent, |e| *e == Event::Finished).await;
+    assert!(std::fs::read(to.path().join("content.bin")).unwrap() == content.data);
+    // What is only shared is not mended: it belongs to somebody else.
+    damage(from.path());
+    assert!(seeded.recheck().await);
+    wait_for(&mut seeded, |e| matches!(e, Event::Opened { have: 9, .. })).await;
+    let status = seeded.status().await.unwrap().swarm;
+    assert_eq!((status.phase, status.pieces_have), (Phase::Seeding, 9));
+    leecher.shutdown().await;
+    seeder.shutdown().await;
+    assert!(std::fs::read(from.path().join("content.bin")).unwrap() != content.data);
 }
 
 // How fast data really flows is measured in virtual time; here, that the limits arrive.

@@ -79,6 +79,19 @@ impl Torrent {
         let _ = self.commands.send(Command::Resume(self.id)).await;
     }
 
+    /// Reads all its data again, whatever was recorded of it, and goes on with what is good: what is bad is
+    /// fetched again, or not shared any more if it was only shared. [`Event::Opened`](crate::swarm::Event::Opened)
+    /// tells when that is done; until then it has no peers. False if there is no data yet, or it is being
+    /// read.
+    pub async fn recheck(&self) -> bool {
+        self.ask(|reply| Command::Recheck(self.id, reply)).await.unwrap_or(false)
+    }
+
+    /// Pieces in order of their index from now on, or rarest first again.
+    pub async fn set_sequential(&self, sequential: bool) {
+        let _ = self.commands.send(Command::SetSequential(self.id, sequential)).await;
+    }
+
     /// Other limits of its own from now on; those of the session hold as well.
     pub async fn set_limits(&self, limits: RateLimits) {
         let _ = self.commands.send(Command::SetLimits(Some(self.id), limits)).await;

@@ -312,6 +312,22 @@ impl Engine {
         true
     }
 
+    /// Reads all data of a torrent again. False if there is none to read.
+    pub fn recheck(&mut self, now: Instant, id: TorrentId) -> bool {
+        let mut begun = false;
+        self.with_torrent(now, id, |t| begun = t.recheck(now));
+        if let Some(slot) = self.torrents.get_mut(&id).filter(|_| begun) {
+            slot.discovery.iter_mut().for_each(|d| d.hurry(now));
+            self.note_wake(id);
+        }
+        begun
+    }
+
+    /// Pieces of a torrent in order of their index from now on, or rarest first.
+    pub fn set_sequential(&mut self, now: Instant, id: TorrentId, sequential: bool) {
+        self.with_torrent(now, id, |t| t.set_sequential(sequential));
+    }
+
     /// More peers to try at once.
     pub fn add_peers(&mut self, now: Instant, id: TorrentId, peers: &[SocketAddr]) {
         self.with_torrent(now, id, |t| t.add_peers(now, PeerSource::Given, peers));

@@ -122,7 +122,7 @@ impl MemoryDisk {
     /// Does one job; the answers come in this order.
     pub fn handle(&mut self, request: DiskRequest) -> Vec<DiskEvent> {
         match request {
-            DiskRequest::Open { info, wanted: _ } => vec![self.open(&info)],
+            DiskRequest::Open { info, .. } => vec![self.open(&info)],
             DiskRequest::Write { piece, begin, block } => self.write(piece, begin, block),
             DiskRequest::Discard { piece } => {
                 self.blocks.retain(|(p, _), _| *p != piece);
@@ -334,7 +334,8 @@ mod tests {
     }
 
     fn open(disk: &mut MemoryDisk) -> u32 {
-        let events = disk.handle(DiskRequest::Open { info: torrent().0, wanted: None });
+        let events =
+            disk.handle(DiskRequest::Open { info: torrent().0, wanted: None, afresh: false });
         let [DiskEvent::Opened { have }] = &events[..] else { panic!("{events:?}") };
         have.count()
     }

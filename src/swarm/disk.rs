@@ -28,6 +28,8 @@ pub enum DiskRequest {
         info: Bytes,
         /// Which files are wanted; `None` means all. Unwanted ones are not created.
         wanted: Option<Vec<bool>>,
+        /// Believe no record of what was good: all that is there is hashed.
+        afresh: bool,
     },
     /// Store one block. When every block of the piece has been stored the host hashes it, from
     /// memory where it can, and answers [`DiskEvent::Hashed`]. Each block also answers

@@ -306,6 +306,11 @@ impl Picker {
         stored.collect()
     }
 
+    /// Pieces in order of their index from now on, or rarest first.
+    pub fn set_sequential(&mut self, sequential: bool) {
+        self.sequential = sequential;
+    }
+
     /// Fetch these pieces from now on. What was started of others stays; nothing more of it is
     /// asked for.
     pub fn set_wanted(&mut self, wanted: &Bitfield) {

@@ -297,6 +297,12 @@ impl Torrent {
         }
     }
 
+    /// Pieces in order of their index from now on, or rarest first.
+    pub fn set_sequential(&mut self, sequential: bool) {
+        self.config.sequential = sequential;
+        self.transfer.iter_mut().for_each(|t| t.picker.set_sequential(sequential));
+    }
+
     /// Ends the torrent: closes its connections and its storage. Nothing follows what this gives
     /// out.
     pub fn stop(&mut self, now: Instant) {

@@ -53,7 +53,7 @@ impl Bench {
     }
 
     fn open(&mut self, fixture: &Fixture) -> Bitfield {
-        self.submit(DiskRequest::Open { info: fixture.info.clone(), wanted: None });
+        self.submit(DiskRequest::Open { info: fixture.info.clone(), wanted: None, afresh: false });
         self.opened()
     }
 
@@ -143,7 +143,7 @@ fn shutdown_without_close_finishes_and_records() {
     bench.pool.shutdown();
     fixture.assert_complete(&dir.path().join("out"));
     let mut again = Bench::new(1, config(dir.path()));
-    again.submit(DiskRequest::Open { info: fixture.info.clone(), wanted: None });
+    again.submit(DiskRequest::Open { info: fixture.info.clone(), wanted: None, afresh: false });
     let DiskEvent::Opened { have } = again.next() else { panic!("data was checked") };
     assert!(have.is_all());
 }
@@ -259,7 +259,9 @@ fn reads_serve_any_part_and_fail_alone() {
         .unwrap();
     bench.submit(DiskRequest::Close);
     bench.pool.add(2, StorageConfig { mode: StorageMode::SeedChecked, ..config(dir.path()) });
-    bench.pool.submit(2, DiskRequest::Open { info: fixture.info.clone(), wanted: None });
+    bench
+        .pool
+        .submit(2, DiskRequest::Open { info: fixture.info.clone(), wanted: None, afresh: false });
     let changed = bench
         .wait(|e| if let DiskEvent::Opened { have } = e { Some(!have.is_all()) } else { None });
     assert!(changed);
@@ -280,7 +282,7 @@ fn nothing_hangs_without_or_after_opening() {
     bench.submit(DiskRequest::Commit { piece });
     bench.submit(DiskRequest::Read { conn: ConnId(1), piece, begin: 0, len: 1 });
     assert!(matches!(bench.next(), DiskEvent::ReadFailed { .. }));
-    bench.submit(DiskRequest::Open { info: Bytes::from_static(b"x"), wanted: None });
+    bench.submit(DiskRequest::Open { info: Bytes::from_static(b"x"), wanted: None, afresh: false });
     assert_eq!(bench.failure().kind, DiskErrorKind::Layout);
     bench.submit(DiskRequest::Flush);
     bench.submit(DiskRequest::Close);
@@ -313,7 +315,7 @@ fn selecting_waits_for_writes_and_reads_go_on() {
     let (dir, fixture) = (tempfile::tempdir().unwrap(), odd_files());
     let mut bench = Bench::new(3, config(dir.path()));
     let wanted = Some(vec![true, false, false, false, false]);
-    bench.submit(DiskRequest::Open { info: fixture.info.clone(), wanted });
+    bench.submit(DiskRequest::Open { info: fixture.info.clone(), wanted, afresh: false });
     for piece in [0, 1].map(|p| fixture.layout.piece(p).unwrap()) {
         (0..fixture.layout.block_count(piece)).for_each(|b| bench.write(&fixture, piece, b));
         bench.submit(DiskRequest::Commit { piece });

@@ -20,6 +20,8 @@ pub(super) struct Listeners {
     pub(super) info_hash: InfoHash,
     /// Its data has a place.
     pub(super) has_storage: bool,
+    /// Its data is only offered, and never written to.
+    offered: bool,
     tellers: Vec<Teller>,
 }
 
@@ -69,6 +71,10 @@ impl EventLoop {
                 if self.engine.resume(self.clock.now(), id) {
                     self.announce_of(id, SessionEvent::Resumed);
                 }
+            }
+            Command::Recheck(id, reply) => drop(reply.send(self.recheck(id))),
+            Command::SetSequential(id, sequential) => {
+                self.engine.set_sequential(self.clock.now(), id, sequential);
             }
             Command::SetLimits(None, limits) => self.engine.set_limits(self.clock.now(), limits),
             Command::SetLimits(Some(id), limits) => {
@@ -125,8 +131,9 @@ impl EventLoop {
         request.info = add.info;
         request.peers = add.peers;
         // What is only offered is never written to: what is missing of it stays missing.
-        let offered = matches!(add.output, Output::SeedChecked(_));
-        request.wanted = if offered { Some(Vec::new()) } else { add.wanted };
+        let may_lack = matches!(add.output, Output::SeedChecked(_));
+        request.wanted = if may_lack { Some(Vec::new()) } else { add.wanted };
+        let offered = may_lack || matches!(add.output, Output::Seed(_));
         request.sequential = add.sequential;
         request.super_seeding = add.super_seeding;
         request.limits = add.limits;
@@ -147,11 +154,21 @@ impl EventLoop {
             self.disk().add(id.0, StorageConfig { root, state_dir, mode, overwrite });
         }
         let tellers = Vec::new();
-        let mut listeners = Listeners { info_hash: add.info_hash, has_storage, tellers };
+        let mut listeners = Listeners { info_hash: add.info_hash, has_storage, offered, tellers };
         let news = listeners.join();
         self.torrents.insert(id, listeners);
         self.announce(|| SessionEvent::Added(add.info_hash));
         Ok((id, news))
+    }
+
+    fn recheck(&mut self, id: TorrentId) -> bool {
+        let now = self.clock.now();
+        let begun = self.engine.recheck(now, id);
+        if begun && self.torrents.get(&id).is_some_and(|listeners| listeners.offered) {
+            // What turns out to be missing stays missing.
+            self.engine.select(now, id, Some(Vec::new()));
+        }
+        begun
     }
 
     fn remove(&mut self, id: TorrentId) {

@@ -20,12 +20,13 @@ fn storage(config: StorageConfig) -> Storage {
 }
 
 fn open(storage: &Storage, fixture: &Fixture) -> Result<Vec<u32>, DiskError> {
-    storage.open(&fixture.info, None, NO_PROGRESS).map(|have| have.iter().collect())
+    storage.open(&fixture.info, None, false, NO_PROGRESS).map(|have| have.iter().collect())
 }
 
 fn checked_bytes(storage: &Storage, fixture: &Fixture) -> (Vec<u32>, u64) {
     let checked = Mutex::new(0);
-    let have = storage.open(&fixture.info, None, &|done, _| *locked(&checked) = done).unwrap();
+    let have =
+        storage.open(&fixture.info, None, false, &|done, _| *locked(&checked) = done).unwrap();
     (have.iter().collect(), checked.into_inner().unwrap())
 }
 
@@ -337,7 +338,7 @@ fn unwanted_files_do_not_appear_and_come_when_they_are_wanted() {
     let (dir, fixture) = (tempfile::tempdir().unwrap(), three_files());
     let (top, wanted) = (dir.path().join("out/top"), [false, false, true, false]);
     let s = storage(config(dir.path()));
-    s.open(&fixture.info, Some(&wanted), NO_PROGRESS).unwrap();
+    s.open(&fixture.info, Some(&wanted), false, NO_PROGRESS).unwrap();
     write(&s, &fixture, &[1, 2, 3]);
     s.opened().unwrap().flush().unwrap();
     assert_eq!(names(&top), BTreeSet::from(["d".to_owned()]));
@@ -345,7 +346,7 @@ fn unwanted_files_do_not_appear_and_come_when_they_are_wanted() {
     s.close().unwrap();
 
     let s = storage(config(dir.path()));
-    let have = s.open(&fixture.info, Some(&wanted), NO_PROGRESS).unwrap();
+    let have = s.open(&fixture.info, Some(&wanted), false, NO_PROGRESS).unwrap();
     assert_eq!(have.iter().collect::<Vec<_>>(), [1, 2, 3]);
     let opened = s.opened().unwrap();
     for piece in [1, 3].map(|p| fixture.layout.piece(p).unwrap()) {
@@ -366,7 +367,7 @@ fn without_a_state_directory_the_side_file_is_hidden() {
     let (dir, fixture) = (tempfile::tempdir().unwrap(), three_files());
     let no_state = StorageConfig { state_dir: None, ..config(dir.path()) };
     let s = storage(no_state);
-    s.open(&fixture.info, Some(&[true, true, false, false]), NO_PROGRESS).unwrap();
+    s.open(&fixture.info, Some(&[true, true, false, false]), false, NO_PROGRESS).unwrap();
     write(&s, &fixture, &[0, 1]);
     s.opened().unwrap().flush().unwrap();
     let parts = format!(".trackless-{}.parts", fixture.info_hash);
@@ -459,7 +460,7 @@ fn read_only_directory_is_a_matter_of_permission() {
 fn info_that_cannot_be_laid_out_is_told_as_such() {
     let dir = tempfile::tempdir().unwrap();
     let s = storage(config(dir.path()));
-    let error = s.open(&Bytes::from_static(b"de"), None, NO_PROGRESS).unwrap_err();
+    let error = s.open(&Bytes::from_static(b"de"), None, false, NO_PROGRESS).unwrap_err();
     assert_eq!(error.kind, DiskErrorKind::Layout);
     assert!(!dir.path().join("out").exists());
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{Content, Torrent};
 use crate::base::Instant;
 use crate::base::hash::sha1;
-use crate::peer::{ConnId, Misbehavior};
+use crate::peer::{CloseReason, ConnId, Misbehavior};
 use crate::swarm::layout::Layout;
 use crate::swarm::metadata::Outcome;
 use crate::swarm::{DiskRequest, Event, Phase, StopCause};
@@ -106,7 +106,7 @@ impl Torrent {
         let content = Content { bytes: bytes.clone(), info, layout };
         let geometry = content.geometry();
         self.content = Some(content);
-        self.open(bytes);
+        self.open(bytes, false);
         let conns: Vec<_> = self.peers.keys().copied().collect();
         for conn in conns {
             let Some(addr) = self.peers.get(&conn).map(|p| p.addr) else { continue };
@@ -122,21 +122,44 @@ impl Torrent {
         }
     }
 
-    /// Its storage failed, and may do better now: everything is looked at again.
-    pub(super) fn start_over(&mut self) {
+    /// Reads all its data again, whatever was recorded of it, and goes on with what is good: somebody else
+    /// has had their hands in it, or its disk is not to be trusted. Peers are let go, for they know what
+    /// we had; whoever is at rest stays so. False if there is nothing to read yet, or it is being read.
+    pub fn recheck(&mut self, now: Instant) -> bool {
+        self.now = now;
+        let is_open = matches!(self.phase, Phase::Downloading | Phase::Seeding);
+        let has_failed = matches!(self.stopped_by, Some(StopCause::Storage(_)));
+        if !is_open && !has_failed {
+            return false;
+        }
+        for conn in self.conns() {
+            self.close(now, conn, CloseReason::Stopped);
+        }
+        if is_open {
+            self.ask_disk(DiskRequest::Close);
+        }
+        self.stopped_by = None;
+        self.start_over(true);
+        self.candidates.call_back();
+        self.dial(now);
+        true
+    }
+
+    /// Opens the storage once more: it failed, and may do better now, or is to be read `afresh`.
+    pub(super) fn start_over(&mut self, afresh: bool) {
         self.phase = Phase::FetchingMetadata;
         let Some(content) = &self.content else { return };
         let info = content.bytes.clone();
         self.transfer = None;
         self.super_seed = None;
         self.checking = (0, 0);
-        self.open(info);
+        self.open(info, afresh);
     }
 
-    fn open(&mut self, info: Bytes) {
+    fn open(&mut self, info: Bytes, afresh: bool) {
         self.phase = Phase::Checking;
         let wanted = self.config.wanted.clone();
-        self.ask_disk(DiskRequest::Open { info, wanted });
+        self.ask_disk(DiskRequest::Open { info, wanted, afresh });
     }
 
     fn serve_metadata(&mut self, conn: ConnId, piece: u32) {

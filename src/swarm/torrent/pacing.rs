@@ -78,7 +78,7 @@ impl Torrent {
         }
         self.paused = false;
         if self.stopped_by.take().is_some() {
-            self.start_over();
+            self.start_over(false);
         }
         self.candidates.call_back();
         self.dial(now);

@@ -127,7 +127,7 @@ fn data_that_was_only_shared_or_refused_is_not_touched() {
     fs::create_dir_all(dir.path().join("out/top")).unwrap();
     fs::write(dir.path().join("out/top/d"), "much longer than one byte").unwrap();
     let mut bench = Bench::new(2, config(dir.path()));
-    bench.submit(DiskRequest::Open { info: fixture.info.clone(), wanted: None });
+    bench.submit(DiskRequest::Open { info: fixture.info.clone(), wanted: None, afresh: false });
     assert_eq!(bench.failure().kind, DiskErrorKind::Occupied);
     assert_eq!(bench.erase().unwrap(), Erased::default());
     assert_eq!(below(&dir.path().join("out")).len(), 2);
@@ -197,7 +197,9 @@ fn whoever_removes_a_torrent_hears_when_nothing_of_it_is_open() {
     }
     // The folder is free for another download at once, which finds everything recorded.
     bench.pool.add(2, config(dir.path()));
-    bench.pool.submit(2, DiskRequest::Open { info: fixture.info.clone(), wanted: None });
+    bench
+        .pool
+        .submit(2, DiskRequest::Open { info: fixture.info.clone(), wanted: None, afresh: false });
     assert!(bench.opened().is_all());
 }
 
@@ -220,7 +222,7 @@ fn unwanted_parts_and_the_record_of_another_folder_are_told_apart() {
     let mut bench = Bench::new(2, config(dir.path()));
     // Only "b/c" is wanted; its pieces reach into "a" and "d".
     let wanted = Some(vec![false, false, true, false, false]);
-    bench.submit(DiskRequest::Open { info: fixture.info.clone(), wanted });
+    bench.submit(DiskRequest::Open { info: fixture.info.clone(), wanted, afresh: false });
     bench.wait(|e| matches!(e, DiskEvent::Opened { .. }).then_some(()));
     for piece in fixture.layout.pieces_of_file(2).filter_map(|p| fixture.layout.piece(p)) {
         (0..fixture.layout.block_count(piece)).for_each(|b| bench.write(&fixture, piece, b));

@@ -127,7 +127,8 @@ fn strange_file_that_nobody_wants_is_in_nobodys_way_until_it_is_touched() {
     let (dir, fixture) = (tempfile::tempdir().unwrap(), Fixture::new(&files, 32768));
     put(dir.path(), "b", b"mine");
     let with = |s: &Storage, wanted: &[bool]| {
-        s.open(&fixture.info, Some(wanted), NO_PROGRESS).map(|have| have.iter().collect::<Vec<_>>())
+        s.open(&fixture.info, Some(wanted), false, NO_PROGRESS)
+            .map(|have| have.iter().collect::<Vec<_>>())
     };
     let s = storage(config(dir.path()));
     assert_eq!(with(&s, &[true, false, false]).unwrap(), [0u32; 0]);

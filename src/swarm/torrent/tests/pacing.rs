@@ -7,7 +7,7 @@ use super::sample;
 use super::world::{Sample, World};
 use crate::base::budget::RateLimits;
 use crate::peer::CloseReason;
-use crate::swarm::{Config, Phase};
+use crate::swarm::{Config, DiskRequest, Event, Phase};
 use crate::wire::bitfield::Bitfield;
 
 fn secs(n: u64) -> Duration {
@@ -166,4 +166,63 @@ fn torrent_that_starts_paused_looks_what_is_there_and_calls_nobody() {
     w.hosts[leech].torrent.resume(now);
     w.drain();
     w.finish(&[leech], secs(10));
+}
+
+#[test]
+fn recheck_believes_no_record_and_fetches_what_is_bad_again() {
+    let mut w = World::new(Sample::new(1 << 20, 65_536));
+    let (seed, leech) = (w.seed(), w.leech());
+    assert!(!w.hosts[leech].torrent.recheck(w.now), "it has nothing that could be read");
+    w.introduce(leech, &[seed]);
+    w.finish(&[leech], secs(10));
+    let disk = &mut w.hosts[leech].disk;
+    let mut have = Bitfield::all(16);
+    assert!(have.clear(3) && have.clear(9));
+    disk.have = Some(have);
+    disk.written.clear();
+    disk.requests.clear();
+    w.hosts[leech].events.clear();
+    let now = w.now;
+    assert!(w.hosts[leech].torrent.recheck(now) && !w.hosts[leech].torrent.recheck(now));
+    let status = w.hosts[leech].torrent.status(now);
+    assert_eq!((status.phase, status.connected, status.pieces_have), (Phase::Checking, 0, 0));
+    w.drain();
+    let asked = &w.hosts[leech].disk.requests;
+    assert!(matches!(asked[..], [DiskRequest::Close, DiskRequest::Open { afresh: true, .. }]));
+    w.finish(&[leech], secs(1200));
+    let status = w.hosts[leech].torrent.status(w.now);
+    assert_eq!((status.pieces_have, status.downloaded), (16, (1 << 20) + 2 * 65_536));
+}
+
+#[test]
+fn recheck_of_what_rests_leaves_it_at_rest() {
+    let mut w = World::new(sample());
+    let seed = w.seed();
+    w.run(secs(1), |_| false);
+    let now = w.now;
+    assert!(w.hosts[seed].torrent.pause(now) && w.hosts[seed].torrent.recheck(now));
+    w.drain();
+    w.run(secs(1), |_| false);
+    let status = w.hosts[seed].torrent.status(w.now);
+    assert!(status.paused && status.phase == Phase::Seeding, "{status:?}");
+}
+
+#[test]
+fn order_of_pieces_changes_under_way() {
+    let mut w = World::new(Sample::new(4 << 20, 65_536));
+    let (seed, leech) = (w.seed(), w.leech());
+    w.set_rate(seed, 1e6);
+    w.introduce(leech, &[seed]);
+    w.run(secs(1), |_| false);
+    w.hosts[leech].torrent.set_sequential(true);
+    w.hosts[leech].events.clear();
+    w.finish(&[leech], secs(20));
+    let verified = w.hosts[leech].events.iter().filter_map(|(_, event)| match event {
+        Event::PieceVerified(piece) => Some(piece.get()),
+        _ => None,
+    });
+    // A second's worth was asked for before.
+    let verified: Vec<_> = verified.collect();
+    let (before, after) = verified.split_at(verified.len() - 30);
+    assert!(after.is_sorted() && !before.is_sorted(), "{verified:?}");
 }
