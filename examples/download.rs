@@ -38,7 +38,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     session.set_limits(RateLimits { down: NonZeroU64::new(64 << 20), up: None }).await;
     let mut events = session.events().await;
     let torrent = session.add(AddTorrent::magnet(link)?.into_dir(&dir)).await?;
-    let mut looks = tokio::time::interval(Duration::from_secs(1));
+    // Not at once: in the first moment everybody lacks everything.
+    let second = Duration::from_secs(1);
+    let mut looks = tokio::time::interval_at(tokio::time::Instant::now() + second, second);
     loop {
         let event = tokio::select! {
             event = events.next() => event.ok_or("the session has ended")?,
