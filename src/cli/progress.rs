@@ -10,7 +10,6 @@ use super::format::{escape, size};
 use super::output::{Console, write_stderr};
 use super::stage::{line, percent};
 use crate::driver::{Stage, TorrentStatus};
-use crate::swarm::Phase;
 
 /// The progress display of one verb.
 #[derive(Debug)]
@@ -56,10 +55,9 @@ impl Progress {
     /// The state of a download in which nothing has happened for `waited`. `name` is foreign text.
     pub fn download(&mut self, name: Option<&str>, status: &TorrentStatus, waited: Duration) {
         let name = name.map(|n| format!("{}: ", escape(n))).unwrap_or_default();
-        let swarm = &status.swarm;
-        let figures = (swarm.verified_bytes, swarm.wanted_bytes);
-        let has_figures = swarm.phase != Phase::FetchingMetadata;
-        self.show(Some(status.stage()), has_figures.then_some(figures), || {
+        let stage = status.stage();
+        let figures = (status.swarm.verified_bytes, status.swarm.wanted_bytes);
+        self.show(Some(stage), (stage == Stage::Data).then_some(figures), || {
             format!("{name}{}", line(status, waited))
         });
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::exit::{Code, Failure};
 use super::format::{rough_duration, size};
+pub(super) use crate::driver::plural;
 use crate::driver::{Obstacle, Stage, TorrentStatus};
 use crate::swarm::{Phase, Status};
 
@@ -38,11 +39,10 @@ pub fn line(status: &TorrentStatus, waited: Duration) -> String {
         _ => {}
     }
     let mut line = steps.join(" -> ");
-    match status.obstacle() {
-        // That is said as soon as it is known.
-        None | Some(Obstacle::Incomplete { .. }) => {}
-        Some(obstacle) if waited >= EXPLAINED_AFTER => line.push_str(&format!("; {obstacle}")),
-        Some(_) => {}
+    // That nobody here has the rest is said as soon as it is known.
+    let is_said = |obstacle: &Obstacle| matches!(obstacle, Obstacle::Incomplete { .. });
+    if let Some(obstacle) = status.obstacle().filter(|o| waited >= EXPLAINED_AFTER && !is_said(o)) {
+        line.push_str(&format!("; {obstacle}"));
     }
     line
 }
@@ -80,15 +80,15 @@ pub fn failure(status: &TorrentStatus, waited: Duration, deadline: bool) -> Fail
         };
     }
     let state = state(swarm, obstacle);
-    let has_begun = swarm.verified_bytes > 0 || swarm.peers_reached > 0;
+    let goes_on = deadline && swarm.verified_bytes > 0;
     match obstacle {
-        Some(obstacle) if swarm.peers_reached == 0 && !(deadline && has_begun) => {
+        Some(obstacle) if swarm.peers_reached == 0 && !goes_on => {
             let mut failure = nobody(obstacle);
             failure.error = format!("{}; {state}", failure.error);
             failure
         }
-        Some(Obstacle::AllLeft) if !deadline => {
-            let error = format!("every peer left for {}: {state}", rough_duration(waited));
+        Some(left @ Obstacle::AllLeft) if !deadline => {
+            let error = format!("{left} for {}: {state}", rough_duration(waited));
             Failure::new(Code::NoPeers, error)
                 .advise("run the same command again later: it goes on where it stopped")
                 .at(Stage::Data)
@@ -142,11 +142,6 @@ pub fn percent(done: u64, total: u64) -> String {
         0 => "0 %".to_owned(),
         total => format!("{} %", u128::from(done.min(total)) * 100 / u128::from(total)),
     }
-}
-
-/// `1 peer`, `2 peers`.
-pub fn plural(count: usize, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 // A lookup that finds somebody is over by then, and whoever answers has.

@@ -25,8 +25,8 @@ impl Buffers {
         fresh
     }
 
-    /// Takes back a buffer that came from here.
-    pub(super) fn put(&self, mut buffer: BytesMut) {
+    // Takes back a buffer that came from here.
+    fn put(&self, mut buffer: BytesMut) {
         buffer.clear();
         let mut spent = locked(&self.0);
         if spent.len() < SPENT_MAX {

@@ -42,6 +42,7 @@ pub use events::{Events, SessionEvent};
 pub use lookup::{DhtError, Lookup, Outcome};
 pub use reader::{FileReader, ReadError};
 pub use session::{Session, SessionConfig, SessionError};
+pub(crate) use stage::plural;
 pub use stage::{Obstacle, Stage};
 pub use status::{NodeStatus, SessionStatus};
 pub use torrent::Torrent;

@@ -103,45 +103,39 @@ impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Obstacle::NoBootstrapAddress { names } => {
-                let names = Count(names, "bootstrap name");
+                let names = plural(names, "bootstrap name");
                 write!(f, "none of {names} could be looked up: is there a network?")
             }
             Obstacle::NoAnswer { nodes } => {
                 write!(
                     f,
                     "no answer from any of {}: is UDP blocked?",
-                    Count(nodes, "bootstrap node")
+                    plural(nodes, "bootstrap node")
                 )
             }
             Obstacle::NoPeers { asked } => {
-                let asked = Count(asked, "node");
+                let asked = plural(asked, "node");
                 write!(f, "asked {asked}, none knows a peer for this hash: nobody shares it now")
             }
             Obstacle::Private => f.write_str("it is private (BEP 27), and no peer was given"),
             Obstacle::NoDht => f.write_str("no peer was given and the DHT is off"),
             Obstacle::Unreachable { peers } => {
-                write!(f, "{} found, none reachable", Count(peers, "peer"))
+                write!(f, "{} found, none reachable", plural(peers, "peer"))
             }
             Obstacle::NoMetadata { peers } => {
-                write!(f, "{} reachable, none sent metadata", Count(peers, "peer"))
+                write!(f, "{} reachable, none sent metadata", plural(peers, "peer"))
             }
             Obstacle::AllLeft => f.write_str("every peer left"),
             Obstacle::Incomplete { peers } => {
-                write!(f, "{} connected, none has the rest", Count(peers, "peer"))
+                write!(f, "{} connected, none has the rest", plural(peers, "peer"))
             }
         }
     }
 }
 
 /// `1 peer`, `2 peers`.
-struct Count(usize, &'static str);
-
-impl fmt::Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Count(count, noun) = self;
-        let ending = if *count == 1 { "" } else { "s" };
-        write!(f, "{count} {noun}{ending}")
-    }
+pub(crate) fn plural(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 impl TorrentStatus {
@@ -234,21 +228,12 @@ mod tests {
     use crate::driver::DhtStage;
     use crate::swarm::{DiskError, DiskErrorKind, StopCause};
 
-    const DHT: DhtStage = DhtStage {
-        bootstrap_names: 4,
-        bootstrap_addrs: 4,
-        replies: 0,
-        nodes: 0,
-        asked: 0,
-        answered: 0,
-        peers_found: 0,
-        lookups_done: 0,
-        lookups_running: 0,
-        announced: 0,
-    };
+    fn dht() -> DhtStage {
+        DhtStage { bootstrap_names: 4, bootstrap_addrs: 4, ..DhtStage::default() }
+    }
 
     fn downloading() -> TorrentStatus {
-        let mut status = TorrentStatus::fresh(Some(DHT));
+        let mut status = TorrentStatus::fresh(Some(dht()));
         let swarm = &mut status.swarm;
         (swarm.phase, swarm.verified_bytes, swarm.wanted_bytes) = (Phase::Downloading, 1, 4);
         status
@@ -256,13 +241,13 @@ mod tests {
 
     #[test]
     fn stages_and_obstacles_follow_what_is_known() {
-        let mut status = TorrentStatus::fresh(Some(DhtStage { bootstrap_addrs: 0, ..DHT }));
+        let mut status = TorrentStatus::fresh(Some(DhtStage { bootstrap_addrs: 0, ..dht() }));
         let mut seen = Vec::new();
         let steps: [fn(&mut TorrentStatus); 6] = [
             |_| {},
-            |s| s.dht = Some(DHT),
-            |s| s.dht = Some(DhtStage { replies: 1, asked: 20, ..DHT }),
-            |s| s.dht = Some(DhtStage { replies: 9, asked: 20, answered: 3, ..DHT }),
+            |s| s.dht = Some(dht()),
+            |s| s.dht = Some(DhtStage { replies: 1, asked: 20, ..dht() }),
+            |s| s.dht = Some(DhtStage { replies: 9, asked: 20, answered: 3, ..dht() }),
             |s| s.swarm.peers_known = 3,
             |s| (s.swarm.connected, s.swarm.peers_reached) = (1, 2),
         ];

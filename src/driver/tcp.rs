@@ -99,18 +99,18 @@ async fn read_frames(
 ) {
     let mut framer = Framer::new();
     let mut buffer = BytesMut::new();
-    let (mut chunk, mut is_shared) = (CHUNK_MIN, false);
+    let (mut chunk, mut is_ours) = (CHUNK_MIN, false);
     loop {
         if buffer.capacity() - buffer.len() < chunk / 4 {
             let wanted = framer.wanted(&buffer);
             // Not for the rest of what is nearly as long: it would be copied for each byte of it.
             let needed = buffer.len() + wanted.max(chunk / 4);
             if chunk == BUFFER_LEN && needed <= BUFFER_LEN {
-                buffer = buffers.exchange(buffer, is_shared);
-                is_shared = true;
+                buffer = buffers.exchange(buffer, is_ours);
+                is_ours = true;
             } else {
                 buffer.reserve(chunk.max(wanted));
-                is_shared = false;
+                is_ours = false;
             }
         }
         let room = buffer.capacity() - buffer.len();

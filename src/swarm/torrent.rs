@@ -39,7 +39,7 @@ use self::reading::Hold;
 use crate::base::bounded::LimitedMap;
 use crate::base::time::soonest;
 use crate::base::{InfoHash, Instant, PeerId, Rng, Seed};
-use crate::peer::{CloseReason, ConnId, Geometry, Meter};
+use crate::peer::{ConnId, Geometry, Meter};
 use crate::swarm::candidates::Candidates;
 use crate::swarm::choker::Choker;
 use crate::swarm::layout::Layout;
@@ -311,9 +311,7 @@ impl Torrent {
             return;
         }
         self.phase = Phase::Stopped;
-        for conn in self.conns() {
-            self.close(now, conn, CloseReason::Stopped);
-        }
+        self.close_all(now);
         self.next_tick = None;
         if self.content.is_some() && !self.config.metadata_only {
             self.outputs.push_back(Output::Disk(DiskRequest::Close));

@@ -413,6 +413,13 @@ impl Torrent {
         self.schedule(now);
     }
 
+    /// Lets go of everybody: it ends, rests, or is read again.
+    pub(super) fn close_all(&mut self, now: Instant) {
+        for conn in self.conns() {
+            self.close(now, conn, CloseReason::Stopped);
+        }
+    }
+
     /// Two peers that only upload have nothing for each other.
     pub(super) fn close_useless(&mut self, now: Instant) {
         if self.phase != Phase::Seeding {

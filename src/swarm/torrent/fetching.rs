@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{Content, Torrent};
 use crate::base::Instant;
 use crate::base::hash::sha1;
-use crate::peer::{CloseReason, ConnId, Misbehavior};
+use crate::peer::{ConnId, Misbehavior};
 use crate::swarm::layout::Layout;
 use crate::swarm::metadata::Outcome;
 use crate::swarm::{DiskRequest, Event, Phase, StopCause};
@@ -132,9 +132,7 @@ impl Torrent {
         if !is_open && !has_failed {
             return false;
         }
-        for conn in self.conns() {
-            self.close(now, conn, CloseReason::Stopped);
-        }
+        self.close_all(now);
         if is_open {
             self.ask_disk(DiskRequest::Close);
         }

@@ -3,7 +3,6 @@
 use super::Torrent;
 use crate::base::Instant;
 use crate::base::budget::{Budgets, Direction, RateLimits};
-use crate::peer::CloseReason;
 use crate::swarm::{Phase, StopCause};
 
 impl Torrent {
@@ -63,9 +62,7 @@ impl Torrent {
         if self.phase == Phase::Stopped || std::mem::replace(&mut self.paused, true) {
             return false;
         }
-        for conn in self.conns() {
-            self.close(now, conn, CloseReason::Stopped);
-        }
+        self.close_all(now);
         true
     }
 

@@ -116,13 +116,19 @@ fn limit_changes_while_data_flows() {
     assert!(rate(&mut w, secs(10), |w| received(w, leech)) > 450_000.0);
 }
 
-#[test]
-fn paused_torrent_rests_and_goes_on_where_it_was() {
+// A download of four seconds that has been under way for `time`, with its seed.
+fn under_way(time: Duration) -> (World, usize, usize) {
     let mut w = World::new(Sample::new(4 << 20, 65_536));
     let (seed, leech) = (w.seed(), w.leech());
     w.set_rate(seed, 1e6);
     w.introduce(leech, &[seed]);
-    w.run(secs(2), |_| false);
+    w.run(time, |_| false);
+    (w, seed, leech)
+}
+
+#[test]
+fn paused_torrent_rests_and_goes_on_where_it_was() {
+    let (mut w, seed, leech) = under_way(secs(2));
     let now = w.now;
     assert!(w.hosts[leech].torrent.pause(now) && !w.hosts[leech].torrent.pause(now));
     w.drain();
@@ -209,11 +215,7 @@ fn recheck_of_what_rests_leaves_it_at_rest() {
 
 #[test]
 fn order_of_pieces_changes_under_way() {
-    let mut w = World::new(Sample::new(4 << 20, 65_536));
-    let (seed, leech) = (w.seed(), w.leech());
-    w.set_rate(seed, 1e6);
-    w.introduce(leech, &[seed]);
-    w.run(secs(1), |_| false);
+    let (mut w, _, leech) = under_way(secs(1));
     w.hosts[leech].torrent.set_sequential(true);
     w.hosts[leech].events.clear();
     w.finish(&[leech], secs(20));
