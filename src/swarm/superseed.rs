@@ -17,9 +17,12 @@
 //! turns up elsewhere; as long as there are new pieces and others that pass them on, one that does not
 //! is told of few, and of such as others have already. Pure: it chooses; it says nothing itself.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod offers;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use self::offers::{Offers, STUCK_TIME, pieces_in};
 use crate::base::{Instant, Rng};
 use crate::peer::{ConnId, Geometry};
 use crate::wire::bitfield::Bitfield;
@@ -45,6 +48,10 @@ pub struct SuperSeed {
     sent_at: Instant,
     /// and when somebody was told of a piece who is not served.
     baited_at: Instant,
+    /// Searches that may be made before their time, as somebody has left,
+    early: u32,
+    /// and how many were allowed since then.
+    early_given: (Instant, u32),
     /// When it is judged next who passes on what it gets.
     judge_at: Instant,
     /// Pieces told to anybody, of late,
@@ -60,40 +67,8 @@ struct Piece {
     /// The peer that was given it first, as long as nobody else has it from there; 0 if nobody.
     giver: u32,
     told_at: Option<Instant>,
-}
-
-/// One peer's share.
-#[derive(Debug)]
-struct Offers {
-    told: Bitfield,
-    /// Told, and not sent yet: so many bytes are left of each.
-    open: Vec<(u32, u32)>,
-    /// Sent, and the peer has not said that it has it.
-    sent: BTreeSet<u32>,
-    /// How many may be open,
-    room: usize,
-    /// and how many at least.
-    room_min: usize,
-    /// When it was last told of a piece, or got something of one.
-    moved_at: Instant,
-    /// Nothing was found for it: the search rests until then.
-    dry_until: Instant,
-    /// Pieces that were sent to it whole,
-    taken: u32,
-    /// and those that it was told and did not want.
-    unwanted: u32,
-    /// Times in a row that it took nothing of what it was told.
-    stuck: u32,
-    /// It was told of everything: it takes what it likes.
-    sees_all: bool,
-    /// Pieces that it was given first, since it was judged last,
-    young: u32,
-    /// and before: they should have turned up elsewhere,
-    due: u32,
-    /// as so many have. Both count of late.
-    passed_on: u32,
-    /// It keeps what it gets, as far as we see.
-    is_keeper: bool,
+    /// Peers that may be told of it at once, as one has left with it.
+    urgent: u8,
 }
 
 impl SuperSeed {
@@ -113,6 +88,8 @@ impl SuperSeed {
             told_out_at: None,
             sent_at: Instant::ZERO,
             baited_at: Instant::ZERO,
+            early: 0,
+            early_given: (Instant::ZERO, 0),
             judge_at: Instant::ZERO,
             told: 0,
             told_to_keepers: 0,
@@ -121,29 +98,7 @@ impl SuperSeed {
 
     /// A peer came, and was told that we have nothing. It is told of so many bytes ahead at least.
     pub fn add_peer(&mut self, now: Instant, conn: ConnId, ahead_min: u64) {
-        let told = Bitfield::none(self.geometry.pieces);
-        // Beside those bytes: one that is being sent, and one that is being told.
-        let beside = if ahead_min > 0 { OPEN_MIN } else { 0 };
-        let room_min = pieces_in(ahead_min, self.geometry.piece_len) + beside;
-        let room = pieces_in(START_BYTES, self.geometry.piece_len).max(room_min);
-        let offers = Offers {
-            told,
-            open: Vec::new(),
-            sent: BTreeSet::new(),
-            room,
-            room_min,
-            moved_at: now,
-            dry_until: now,
-            taken: 0,
-            unwanted: 0,
-            stuck: 0,
-            sees_all: false,
-            young: 0,
-            due: 0,
-            passed_on: 0,
-            is_keeper: false,
-        };
-        self.peers.insert(conn, offers);
+        self.peers.insert(conn, Offers::new(now, self.geometry, ahead_min));
     }
 
     /// Was this peer told that we have nothing, and not of everything since?
@@ -161,14 +116,42 @@ impl SuperSeed {
         self.give_back(open);
     }
 
-    /// A peer left, with these pieces. What only it was told is told to another at once.
-    pub fn remove_peer(&mut self, conn: ConnId, had: Option<&Bitfield>) {
-        for piece in had.into_iter().flat_map(Bitfield::iter) {
+    /// A peer left, with these pieces. True if others are to be told of something at once: nobody else
+    /// has it, or was told of it.
+    pub fn remove_peer(&mut self, now: Instant, conn: ConnId, had: Option<&Bitfield>) -> bool {
+        // Whoever leaves in the end has all that it wanted. So has the next, with what it took along.
+        let urgent = if self.is_told_out() { URGENT_MAX } else { 0 };
+        let offers = self.peers.remove(&conn);
+        let sent = offers.iter().flat_map(|offers| offers.sent.iter().copied());
+        let mut is_missed = false;
+        for piece in had.into_iter().flat_map(Bitfield::iter).chain(sent) {
             self.lose(piece);
+            let state = usize::try_from(piece).ok().and_then(|p| self.pieces.get_mut(p));
+            if let Some(state) = state.filter(|state| state.held == 0) {
+                state.urgent = urgent;
+                is_missed = true;
+            }
         }
-        let Some(offers) = self.peers.remove(&conn) else { return };
-        offers.sent.iter().for_each(|piece| self.lose(*piece));
-        self.give_back(offers.open);
+        let open = offers.map(|offers| offers.open).unwrap_or_default();
+        is_missed |= !open.is_empty();
+        self.give_back(open);
+        if is_missed {
+            let (since, given) = &mut self.early_given;
+            if now.since(*since) >= EARLY_TIME {
+                (*since, *given) = (now, 0);
+            }
+            self.early = EARLY_STEP.min(EARLY_MAX - *given);
+            *given += self.early;
+        }
+        is_missed
+    }
+
+    // Nothing was found for this peer a moment ago, and nothing has come back since.
+    fn rests(&mut self, now: Instant, conn: ConnId) -> bool {
+        let is_dry = self.peers.get(&conn).is_none_or(|offers| now < offers.dry_until);
+        let is_early = is_dry && self.early > 0;
+        self.early -= u32::from(is_early);
+        is_dry && !is_early
     }
 
     // What one peer does not take is for another to be told, before everything else.
@@ -288,15 +271,16 @@ impl SuperSeed {
         let offers = self.peers.get(&conn).filter(|offers| !offers.sees_all)?;
         // Two where one was not wanted.
         let baits = if offers.unwanted == 0 { 1 } else { 2 };
-        if offers.open.len() >= baits || now < offers.dry_until {
+        if offers.open.len() >= baits || self.rests(now, conn) {
             return None;
         }
         if !self.has_room(now) {
             self.peers.get_mut(&conn)?.dry_until = now + DRY_TIME;
             return None;
         }
+        let bait = self.choose(now, conn, theirs)?;
         self.baited_at = now;
-        self.choose(now, conn, theirs)
+        Some(bait)
     }
 
     // Is somebody wanted who waits to be served? As many as make our line busy are enough; but whoever
@@ -337,7 +321,10 @@ impl SuperSeed {
             offers.open.clear();
             offers.stuck += 1;
         }
-        if offers.open.len() >= offers.room { None } else { self.choose(now, conn, theirs) }
+        if offers.open.len() >= offers.room || self.rests(now, conn) {
+            return None;
+        }
+        self.choose(now, conn, theirs)
     }
 
     /// Does a peer stand still whatever it is told? Not every client copes with a seed that has nothing
@@ -371,9 +358,6 @@ impl SuperSeed {
     }
 
     fn choose(&mut self, now: Instant, conn: ConnId, theirs: Option<&Bitfield>) -> Option<u32> {
-        if now < self.peers.get(&conn)?.dry_until {
-            return None;
-        }
         let backlog = self.backlog(now);
         let given_time = self.given_time(backlog);
         // A piece that is sent twice waits for those that are sent once.
@@ -410,7 +394,7 @@ impl SuperSeed {
                 && (!is_kept_short || state.held > 0)
                 && (!is_busy || !spreads || state.held == 0)
                 && theirs.is_none_or(|theirs| !theirs.has(*piece))
-                && state.told_at.is_none_or(|told| now.since(told) >= pause)
+                && (state.urgent > 0 || state.told_at.is_none_or(|told| now.since(told) >= pause))
         };
         let Some(at) = self.queue.iter().position(fits) else {
             let pieces = u64::from(self.geometry.pieces);
@@ -426,6 +410,7 @@ impl SuperSeed {
         self.told_to_keepers += u32::from(is_kept_short);
         let state = usize::try_from(piece).ok().and_then(|p| self.pieces.get_mut(p))?;
         state.told_at = Some(now);
+        state.urgent = state.urgent.saturating_sub(1);
         Some(piece)
     }
 
@@ -476,6 +461,7 @@ impl SuperSeed {
     fn gain(&mut self, piece: u32) {
         if let Some(state) = usize::try_from(piece).ok().and_then(|p| self.pieces.get_mut(p)) {
             state.held = state.held.saturating_add(1);
+            state.urgent = 0;
         }
     }
 
@@ -490,50 +476,24 @@ impl SuperSeed {
     }
 }
 
-impl Offers {
-    // Has it got something of us of late, or is it about to?
-    fn is_taking(&self, now: Instant) -> bool {
-        self.taken > 0 && now.since(self.moved_at) < STUCK_TIME
-    }
-
-    fn close(&mut self, now: Instant, piece: u32) {
-        self.moved_at = now;
-        self.stuck = 0;
-        if let Some(at) = self.open.iter().position(|(open, _)| *open == piece) {
-            self.open.swap_remove(at);
-            // Doubles in the time of a piece: what a fast peer can take is found out soon.
-            self.room = (self.room + 1).min(OPEN_MAX);
-        }
-    }
-}
-
 // The name of a peer in a piece, which is small: nobody if it does not fit.
 fn short(conn: ConnId) -> u32 {
     u32::try_from(conn.0).unwrap_or(0)
 }
 
-// Pieces that hold so many bytes: at least two, so that one is on its way while the next is told.
-fn pieces_in(bytes: u64, piece_len: u32) -> usize {
-    let pieces = bytes / u64::from(piece_len.max(1));
-    usize::try_from(pieces).unwrap_or(OPEN_MAX).clamp(OPEN_MIN, OPEN_MAX)
-}
-
 /// With fewer pieces there is nothing to divide.
 pub const SUPER_SEED_PIECES_MIN: u32 = 8;
-/// What a peer is told of at first.
-const START_BYTES: u64 = 1 << 20;
 /// What a peer is told of ahead is what it takes in this time.
 const AHEAD_TIME: Duration = Duration::from_millis(1_000);
-const OPEN_MIN: usize = 2;
 /// Over so much time it is measured what our line carries.
 const PACE_TIME: Duration = Duration::from_secs(20);
 /// Nobody is waited for longer than this, however slow our line is.
 const BACKLOG_MAX: Duration = Duration::from_secs(60);
-/// Pieces told and not had yet: at 16 KiB a piece 64 MiB.
-const OPEN_MAX: usize = 4_096;
 /// A piece that nobody has is told to another after this time, or after twice what pieces take to be
 /// sent if our own line is slow: its peer is slower than others.
 const GIVEN_TIME: Duration = Duration::from_secs(5);
+/// A piece that somebody left with in the end is told to so many without a pause.
+const URGENT_MAX: u8 = 4;
 /// A piece that somebody has is told again after this time: it should have spread by then,
 const SPREAD_TIME: Duration = Duration::from_secs(6);
 /// or after this one, where nothing spreads: peers that cannot reach each other need us.
@@ -553,8 +513,6 @@ const BAIT_IDLE: Duration = Duration::from_millis(100);
 const IDLE_TIME: Duration = Duration::from_secs(1);
 /// Our line is busy if what peers were told of takes it longer than this.
 const BUSY_TIME: Duration = Duration::from_millis(500);
-/// A peer that takes nothing for this long is told of other pieces.
-const STUCK_TIME: Duration = Duration::from_secs(2);
 /// One that does so this many times in a row, of everything.
 const STUCK_MAX: u32 = 4;
 /// Pieces that a peer did not want, before it sees everything: one, and two, if it took none; and
@@ -571,6 +529,11 @@ const KEEPERS_SHARE: u32 = 12;
 /// A search that found nothing is done again after this time, and a microsecond for each piece:
 /// it takes a few nanoseconds for each.
 const DRY_TIME: Duration = Duration::from_millis(100);
+/// So many are done before, if somebody leaves with pieces that are missed,
+const EARLY_STEP: u32 = 16;
+/// and so many in this time, however many leave.
+const EARLY_MAX: u32 = 128;
+const EARLY_TIME: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests;

@@ -91,7 +91,7 @@ fn piece_that_was_sent_counts_even_if_the_peer_does_not_say_so() {
     assert_eq!(held(&seed), 1);
     seed.on_have(now, A, told[0]);
     assert_eq!(held(&seed), 1, "it is the same one");
-    seed.remove_peer(A, Some(&Bitfield::all(100)));
+    seed.remove_peer(now, A, Some(&Bitfield::all(100)));
     assert_eq!(held(&seed), 0);
 }
 
@@ -100,8 +100,68 @@ fn what_only_a_lost_peer_was_told_is_told_first() {
     let (mut seed, now) = (seed(100), Instant::ZERO);
     let lost = drain(&mut seed, now, A);
     seed.on_have(now, A, lost[0]);
-    seed.remove_peer(A, None);
+    seed.remove_peer(now, A, None);
     assert_eq!(seed.next(now, B, None, 0), Some(lost[1]));
+}
+
+#[test]
+fn what_a_peer_left_with_in_the_end_is_told_to_several_at_once() {
+    let (mut seed, now) = (seed(4), Instant::ZERO);
+    let others: Vec<_> = (3..20).map(ConnId).collect();
+    others.iter().for_each(|conn| seed.add_peer(now, *conn, 0));
+    let (of_a, of_b) = (drain(&mut seed, now, A), drain(&mut seed, now, B));
+    of_a.iter().for_each(|piece| seed.on_have(now, A, *piece));
+    of_b.iter().for_each(|piece| seed.on_have(now, B, *piece));
+    others.iter().for_each(|conn| assert_eq!(seed.next(now, *conn, None, 0), None, "it spreads"));
+    let mut had = Bitfield::none(4);
+    of_a.iter().for_each(|piece| _ = had.set(*piece));
+    assert!(seed.remove_peer(now, A, Some(&had)));
+    let mut again: Vec<_> = others.iter().flat_map(|conn| drain(&mut seed, now, *conn)).collect();
+    again.sort_unstable();
+    let mut missed = of_a.repeat(URGENT_MAX.into());
+    missed.sort_unstable();
+    assert_eq!(again, missed);
+    // One that has got them passes them on.
+    of_a.iter().for_each(|piece| seed.on_have(now, others[9], *piece));
+    seed.remove_peer(now, others[0], None);
+    assert!(drain(&mut seed, now, others[10]).is_empty());
+}
+
+// To look for something costs time with many pieces.
+#[test]
+fn crowd_that_leaves_again_and_again_causes_few_searches() {
+    let (mut seed, now) = (seed(4), Instant::ZERO);
+    let crowd: Vec<_> = (3..200).map(ConnId).collect();
+    crowd.iter().for_each(|conn| seed.add_peer(now, *conn, 0));
+    let told = [drain(&mut seed, now, A), drain(&mut seed, now, B)].concat();
+    told.iter().for_each(|piece| seed.on_have(now, B, *piece));
+    let mut searches = 0;
+    for n in 1_000..1_100 {
+        seed.add_peer(now, ConnId(n), 0);
+        let mut had = Bitfield::none(4);
+        had.set(told[0]);
+        seed.on_lost(B, told[0]);
+        seed.on_pieces(None, &had);
+        assert!(seed.remove_peer(now, ConnId(n), Some(&had)));
+        searches += crowd.iter().filter(|conn| !seed.rests(now, **conn)).count();
+        crowd.iter().for_each(|conn| _ = seed.next(now, *conn, Some(&Bitfield::all(4)), 0));
+    }
+    let max = usize::try_from(EARLY_MAX).unwrap() + crowd.len();
+    assert!((16..=max).contains(&searches), "{searches}");
+}
+
+#[test]
+fn what_a_peer_left_with_while_there_is_more_is_told_to_one() {
+    let (mut seed, now) = (seed(100), Instant::ZERO);
+    let told = drain(&mut seed, now, A);
+    seed.on_have(now, A, told[0]);
+    let mut had = Bitfield::none(100);
+    had.set(told[0]);
+    assert!(seed.remove_peer(now, A, Some(&had)));
+    let others: Vec<_> = (3..60).map(ConnId).collect();
+    others.iter().for_each(|conn| seed.add_peer(now, *conn, 0));
+    let again: Vec<_> = others.iter().flat_map(|conn| drain(&mut seed, now, *conn)).collect();
+    assert_eq!(again.iter().filter(|piece| **piece == told[0]).count(), 1);
 }
 
 #[test]
@@ -211,7 +271,7 @@ fn peer_that_keeps_what_it_gets_is_given_little_while_another_passes_it_on() {
     }
     assert!(seen[0] > 60 && seen[1] * 6 < seen[0], "{seen:?}");
     // Alone it is given everything.
-    seed.remove_peer(A, None);
+    seed.remove_peer(now, A, None);
     assert!(!drain(&mut seed, now + STUCK_TIME, B).is_empty());
 }
 
@@ -226,7 +286,7 @@ fn what_a_peer_was_sent_is_there_after_it_was_told_of_everything() {
     assert_eq!(drain(&mut seed, now, B)[0], told[1], "it may not take that one");
     let held = |seed: &SuperSeed| seed.pieces[told[0] as usize].held;
     assert_eq!(held(&seed), 1);
-    seed.remove_peer(A, None);
+    seed.remove_peer(now, A, None);
     assert_eq!(held(&seed), 0);
 }
 

@@ -396,9 +396,10 @@ impl Torrent {
         }
         self.metadata.remove(conn);
         self.choker.on_peer_gone(conn);
-        if let Some(super_seed) = &mut self.super_seed {
-            super_seed.remove_peer(conn, peer.conn.pieces());
-        }
+        let is_missed = self
+            .super_seed
+            .as_mut()
+            .is_some_and(|super_seed| super_seed.remove_peer(now, conn, peer.conn.pieces()));
         if let Some(transfer) = &mut self.transfer {
             transfer.picker.on_peer_gone(conn);
             if let Some(pieces) = peer.conn.pieces().filter(|_| peer.is_counted) {
@@ -409,6 +410,9 @@ impl Torrent {
             self.fill_slots(now);
             self.refill_all(now);
             self.ask_for_metadata(now);
+            if is_missed {
+                self.conns().into_iter().for_each(|conn| self.offer(now, conn));
+            }
         }
         self.schedule(now);
     }

@@ -4,7 +4,6 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::world::{Sample, World};
-use crate::base::PeerId;
 use crate::base::budget::RateLimits;
 use crate::swarm::{Config, ReaderId};
 use crate::wire::bitfield::Bitfield;
@@ -81,19 +80,8 @@ fn two_readers_get_on_alike() {
 fn reader_of_a_lone_seed_that_hands_pieces_out_soon_has_what_it_waits_for() {
     // Everything takes 80 s; without a word to the seed the piece comes somewhere in the middle.
     let mut w = World::new(Sample::new(8 << 20, 64 << 10));
-    let info = w.sample.info.clone();
-    let all = Bitfield::all(w.sample.layout.piece_count());
-    let id = |start: &[u8; 8]| {
-        let mut id = [0x30; 20];
-        id[..8].copy_from_slice(start);
-        PeerId::new(id)
-    };
-    let (seed_id, leech_id) = (id(b"-TK0001-"), id(b"-TK0002-"));
-    let config = Config { super_seeding: true, peer_id: seed_id, ..w.config() };
-    let seed = w.add(config, Some(info.clone()), Some(all));
+    let (seed, leech) = (w.lone_seed(), w.taker());
     w.set_rate(seed, 100e3);
-    let config = Config { peer_id: leech_id, ..w.config() };
-    let leech = w.add(config, Some(info), None);
     let now = w.now;
     w.hosts[leech].torrent.set_window(now, ReaderId(1), Some(100..110));
     w.introduce(leech, &[seed]);

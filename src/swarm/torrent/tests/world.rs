@@ -203,6 +203,27 @@ impl World {
         self.add(self.config(), Some(self.sample.info.clone()), Some(all))
     }
 
+    /// A seed that hands its pieces out one by one to [`World::taker`]s.
+    pub fn lone_seed(&mut self) -> usize {
+        let all = Bitfield::all(self.sample.layout.piece_count());
+        let config = Config { super_seeding: true, ..self.own_config() };
+        self.add(config, Some(self.sample.info.clone()), Some(all))
+    }
+
+    /// A leech that is known to cope with such a seed, and has the info dictionary.
+    pub fn taker(&mut self) -> usize {
+        self.add(self.own_config(), Some(self.sample.info.clone()), None)
+    }
+
+    // By its id it is one of ours.
+    fn own_config(&self) -> Config {
+        let mut config = self.config();
+        let mut id = *config.peer_id.as_bytes();
+        id[..8].copy_from_slice(b"-TK0000-");
+        config.peer_id = PeerId::new(id);
+        config
+    }
+
     pub fn bent_seed(&mut self, tamper: impl FnMut(Instant, Bytes) -> Bend + 'static) -> usize {
         let seed = self.seed();
         self.hosts[seed].tamper = Some(Box::new(tamper));

@@ -1,0 +1,40 @@
+//! A lone seed that hands its pieces out one by one.
+
+use std::time::Duration;
+
+use super::world::{Sample, World};
+use crate::base::Instant;
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+// Many clients end when they have everything; whoever got the last piece takes it along.
+#[test]
+fn those_who_leave_with_the_last_piece_keep_nobody_waiting() {
+    let size = 4 << 20;
+    let mut w = World::new(Sample::new(size, 64 << 10));
+    let seed = w.lone_seed();
+    w.set_rate(seed, 1e6);
+    let mut left: Vec<usize> = (0..5).map(|_| w.taker()).collect();
+    for (n, taker) in left.iter().enumerate() {
+        w.introduce(*taker, &[seed]);
+        w.introduce(*taker, &left[..n]);
+    }
+    while !left.is_empty() {
+        assert!(w.run(secs(30), |w| left.iter().any(|taker| w.is_finished(*taker))));
+        let now = w.now;
+        left.retain(|taker| {
+            let is_finished = w.is_finished(*taker);
+            if is_finished {
+                w.hosts[*taker].torrent.stop(now);
+            }
+            !is_finished
+        });
+        w.drain();
+    }
+    let optimum = size as f64 / 1e6;
+    let took = (w.now - Instant::ZERO).as_secs_f64() / optimum;
+    let copies = w.hosts[seed].torrent.status(w.now).uploaded as f64 / size as f64;
+    assert!(took < 1.1 && copies < 1.1, "{took} optima, {copies} copies");
+}
