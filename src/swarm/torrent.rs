@@ -44,6 +44,7 @@ use crate::swarm::candidates::Candidates;
 use crate::swarm::choker::Choker;
 use crate::swarm::layout::Layout;
 use crate::swarm::metadata::MetadataFetch;
+use crate::swarm::pex::Parted;
 use crate::swarm::superseed::SuperSeed;
 use crate::swarm::throttle::Throttle;
 use crate::swarm::{
@@ -70,6 +71,8 @@ pub struct Torrent {
     /// Who had to leave for others, and when.
     displaced: LimitedMap<IpAddr, Instant>,
     candidates: Candidates,
+    /// Who may be told of, though we hung up on them.
+    parted: Parted,
     choker: Choker,
     metadata: MetadataFetch,
     content: Option<Content>,
@@ -139,6 +142,7 @@ impl Torrent {
             banned_ids: LimitedMap::new(BANNED_IDS_MAX),
             displaced: LimitedMap::new(DISPLACED_MAX),
             candidates: Candidates::new(CANDIDATES_MAX, rng.fork()),
+            parted: Parted::default(),
             choker: Choker::new(config.upload_slots, rng.fork()),
             metadata: MetadataFetch::new(),
             content: None,

@@ -362,6 +362,9 @@ impl Torrent {
         // What was said still goes out: it may tell the peer why.
         self.flush(conn);
         self.outputs.push_back(Output::Close { conn, reason });
+        if matches!(reason, CloseReason::Useless | CloseReason::Crowded) {
+            self.note_parting(conn);
+        }
         let ending = match reason {
             CloseReason::Misbehavior(_) | CloseReason::Banned => Ending::Misbehaved,
             CloseReason::HandshakeTimeout => Ending::Early,

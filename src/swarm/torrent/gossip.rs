@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Torrent;
+use super::connections::Peer;
 use crate::base::Instant;
 use crate::peer::ConnId;
 use crate::swarm::{PeerSource, Phase};
@@ -17,18 +18,24 @@ impl Torrent {
         let mut peers = BTreeMap::new();
         for peer in self.peers.values().filter(|p| p.conn.is_open()) {
             let Some(addr) = peer.dial_addr else { continue };
-            let seed = if peer.conn.is_upload_only() { PexPeer::SEED } else { 0 };
-            let reachable = if peer.is_dialled { PexPeer::REACHABLE } else { 0 };
-            peers.insert(addr, seed | reachable);
+            peers.insert(addr, flags(peer));
         }
         for peer in self.peers.values_mut() {
             if peer.conn.extensions().is_none_or(|e| e.pex_id.is_none()) {
                 continue;
             }
             let own = peer.dial_addr.unwrap_or(peer.addr);
-            if let Some(pex) = peer.pex.next_message(now, own, &peers) {
+            if let Some(pex) = peer.pex.next_message(now, own, &peers, &self.parted) {
                 peer.conn.say_pex(&pex);
             }
+        }
+    }
+
+    /// We are about to hang up on a peer that has done nothing wrong.
+    pub(super) fn note_parting(&mut self, conn: ConnId) {
+        let peer = self.peers.get(&conn).filter(|peer| peer.conn.is_open());
+        if let Some((addr, peer)) = peer.and_then(|peer| Some((peer.dial_addr?, peer))) {
+            self.parted.add(PexPeer { addr, flags: flags(peer) });
         }
     }
 
@@ -52,4 +59,11 @@ impl Torrent {
     pub(super) fn is_private(&self) -> bool {
         self.content.as_ref().is_some_and(|content| content.info.private)
     }
+}
+
+// What is told of a peer beside its address.
+fn flags(peer: &Peer) -> u8 {
+    let seed = if peer.conn.is_upload_only() { PexPeer::SEED } else { 0 };
+    let reachable = if peer.is_dialled { PexPeer::REACHABLE } else { 0 };
+    seed | reachable
 }

@@ -1,7 +1,8 @@
-//! A lone seed that hands its pieces out one by one.
+//! A lone seed that hands its pieces out one by one, and whom it and others tell of peers.
 
 use std::time::Duration;
 
+use super::sample;
 use super::world::{Sample, World};
 use crate::base::Instant;
 
@@ -37,4 +38,16 @@ fn those_who_leave_with_the_last_piece_keep_nobody_waiting() {
     let took = (w.now - Instant::ZERO).as_secs_f64() / optimum;
     let copies = w.hosts[seed].torrent.status(w.now).uploaded as f64 / size as f64;
     assert!(took < 1.1 && copies < 1.1, "{took} optima, {copies} copies");
+}
+
+#[test]
+fn newcomer_hears_from_a_seed_of_the_seeds_that_it_parted_from() {
+    let mut w = World::new(sample());
+    let (first, second) = (w.seed(), w.seed());
+    w.introduce(first, &[second]);
+    assert!(w.run(secs(5), |w| !w.hosts[first].closes.is_empty()), "two seeds part");
+    let newcomer = w.leech();
+    w.set_rate(first, 50e3);
+    w.introduce(newcomer, &[first]);
+    assert!(w.run(secs(10), |w| w.hosts[newcomer].torrent.status(w.now).connected == 2));
 }
