@@ -3,14 +3,13 @@
 //!
 //! What had to be learned of each stands where it is used.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::world::krpc::compact;
-use crate::world::{B, Dht, Launch, Program, World, eventually, installed, secs};
+use crate::world::rpc;
+use crate::world::{Dht, Launch, Program, World, eventually, installed, secs};
 
 /// A client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +52,7 @@ impl Client {
         let mut running = match self {
             Client::Libtorrent => libtorrent(world, dht, "seed", torrent.to_str().unwrap(), dir),
             Client::Transmission => transmission(world, dht, dir),
-            Client::Aria2 => aria2(world, dht, dir, Some(free_port()), |argv| {
+            Client::Aria2 => aria2(world, dht, dir, Some(rpc::free_port()), |argv| {
                 argv.args(["--check-integrity=true", "--seed-ratio=0.0"]).arg(torrent)
             }),
         };
@@ -62,14 +61,15 @@ impl Client {
                 running.program.stdout_line("seeding", secs(60), |line| line == "seeding");
             }
             Client::Transmission => {
-                let bytes = base64(&std::fs::read(torrent).unwrap());
-                running.transmission("torrent-add", &json!({ "metainfo": bytes }));
+                running.transmission("torrent-add", &json!({ "filename": torrent }));
                 running.until("transmission seeds", 60, |running| {
-                    running.torrent(["status"]) == Some([SEEDS])
+                    running.torrent(["status"]) == Some([rpc::TRANSMISSION_SEEDS])
                 });
             }
             Client::Aria2 => running.until("aria2 seeds", 60, |running| {
-                let active = running.aria2("aria2.tellActive", &json!([["seeder"]]));
+                let active = running
+                    .rpc
+                    .and_then(|rpc| rpc::aria2(rpc, "aria2.tellActive", &json!([["seeder"]])));
                 active.is_some_and(|a| a[0]["seeder"] == "true")
             }),
         }
@@ -98,9 +98,10 @@ impl Running {
     pub fn finish(mut self, limit: u64) {
         if self.client == Client::Transmission {
             return self.until("transmission is complete", limit, |running| {
-                // In one answer: nothing is left of a torrent whose metadata comes a moment later.
                 let state = running.torrent(["status", "leftUntilDone", "sizeWhenDone"]);
-                state.is_some_and(|[status, left, size]| status == SEEDS && left == 0 && size > 0)
+                state.is_some_and(|[status, left, size]| {
+                    status == rpc::TRANSMISSION_SEEDS && left == 0 && size > 0
+                })
             });
         }
         self.program.wait(secs(limit)).expect(0, "the client's download");
@@ -116,35 +117,14 @@ impl Running {
         }
     }
 
-    // Numbers that Transmission gives of its torrent, all as of one moment.
     fn torrent<const N: usize>(&self, fields: [&str; N]) -> Option<[i64; N]> {
-        let answer = self.transmission("torrent-get", &json!({ "fields": fields.to_vec() }))?;
-        let torrent = answer["torrents"].get(0)?;
-        let values: Option<Vec<i64>> = fields.iter().map(|f| torrent.get(f)?.as_i64()).collect();
-        values?.try_into().ok()
+        rpc::transmission_torrent(self.rpc?, fields)
     }
 
-    fn transmission(&self, method: &str, arguments: &Value) -> Option<Value> {
-        let body = json!({ "method": method, "arguments": arguments }).to_string();
-        let rpc = self.rpc?;
-        let refused = http_post(rpc, "/transmission/rpc", "", &body)?;
-        let key = "x-transmission-session-id:";
-        let session = refused.lines().find_map(|line| {
-            let (head, value) = line.split_at_checked(key.len())?;
-            head.eq_ignore_ascii_case(key).then(|| value.trim().to_owned())
-        })?;
-        let header = format!("X-Transmission-Session-Id: {session}\r\n");
-        let answer = http_post(rpc, "/transmission/rpc", &header, &body)?;
-        let json: Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
-        assert_eq!(json["result"], "success", "transmission {method}: {json}");
-        Some(json["arguments"].clone())
-    }
-
-    fn aria2(&self, method: &str, params: &Value) -> Option<Value> {
-        let body = json!({ "jsonrpc": "2.0", "id": "1", "method": method, "params": params });
-        let answer = http_post(self.rpc?, "/jsonrpc", "", &body.to_string())?;
-        let json: Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
-        json.get("result").cloned()
+    // It takes what it is told.
+    fn transmission(&self, method: &str, arguments: &Value) {
+        let answer = self.rpc.and_then(|rpc| rpc::transmission(rpc, method, arguments));
+        assert!(answer.is_some(), "transmission {method}: {}", self.program.last_words());
     }
 }
 
@@ -187,36 +167,13 @@ pub fn libtorrent_nodes(world: &World, count: usize) -> (Program, Vec<SocketAddr
     (program, addrs)
 }
 
-/// Transmission's number for a torrent that is complete and shared.
-const SEEDS: i64 = 6;
-
-/// uTP stays off: 3.00 and others connect over uTP on loopback and then hang for a minute. Its DHT
-/// searches only with more than eight known nodes and reads `dht.bootstrap` at one line in 15
-/// seconds, so it gets the `dht.dat` that a used client has.
 fn transmission(world: &World, dht: &Dht, dir: &Path) -> Running {
-    let (addr, rpc) = (world.addr(), free_port());
-    let conf = world.folder(&format!("transmission-{}", addr.ip()));
-    let settings = json!({
-        "bind-address-ipv4": addr.ip().to_string(), "bind-address-ipv6": "::1",
-        "peer-port": addr.port(),
-        "dht-enabled": true, "lpd-enabled": false, "pex-enabled": true, "utp-enabled": false,
-        "port-forwarding-enabled": false,
-        "rpc-enabled": true, "rpc-bind-address": "127.0.0.1", "rpc-port": rpc.port(),
-        "rpc-whitelist-enabled": false, "rpc-host-whitelist-enabled": false,
-        "rpc-authentication-required": false,
-        "download-dir": dir, "start-added-torrents": true, "download-queue-enabled": false,
-        "seed-queue-enabled": false, "queue-stalled-enabled": false, "preallocation": 0,
-        "rename-partial-files": false, "ratio-limit-enabled": false,
-        "idle-seeding-limit-enabled": false, "message-level": 2,
-    });
-    std::fs::write(conf.join("settings.json"), settings.to_string()).unwrap();
-    let nodes: Vec<u8> = dht.addrs.iter().flat_map(|addr| compact(*addr)).collect();
-    let known = B::dict([("id", B::Str(vec![0x44; 20])), ("nodes", B::Str(nodes))]);
-    std::fs::write(conf.join("dht.dat"), known.encode()).unwrap();
-    let program = Launch::new("transmission-daemon").args(["-f", "-g"]).arg(&conf).start();
+    let addr = world.addr();
+    let (program, rpc) = rpc::start_transmission(world, addr, dir, Some(dht), 1);
     let mut running = Running { addr, program, rpc: Some(rpc), client: Client::Transmission };
-    running
-        .until("transmission answers", 30, |r| r.transmission("session-get", &json!({})).is_some());
+    running.until("transmission answers", 30, |_| {
+        rpc::transmission(rpc, "session-get", &json!({})).is_some()
+    });
     running
 }
 
@@ -271,42 +228,6 @@ fn python() -> Result<String, String> {
         }
     }
     Err("libtorrent for Python is not installed".to_owned())
-}
-
-fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
-}
-
-/// Head and body of the answer; HTTP/1.0, so that the body ends with the connection.
-fn http_post(to: SocketAddr, path: &str, headers: &str, body: &str) -> Option<String> {
-    let mut stream = TcpStream::connect_timeout(&to, secs(5)).ok()?;
-    stream.set_read_timeout(Some(secs(10))).ok()?;
-    let len = body.len();
-    let head = format!("POST {path} HTTP/1.0\r\nHost: {to}\r\nContent-Length: {len}\r\n");
-    stream
-        .write_all(
-            format!("{head}Content-Type: application/json\r\n{headers}\r\n{body}").as_bytes(),
-        )
-        .ok()?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).ok()?;
-    Some(String::from_utf8_lossy(&answer).into_owned())
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for chunk in bytes.chunks(3) {
-        let mut word = [0; 4];
-        word[1..=chunk.len()].copy_from_slice(chunk);
-        let word = u32::from_be_bytes(word);
-        for digit in 0..4 {
-            let index = usize::try_from(word >> (18 - 6 * digit) & 63).unwrap();
-            out.push(if digit <= chunk.len() { DIGITS[index].into() } else { '=' });
-        }
-    }
-    out
 }
 
 /// Waits for a client's announce to be seen on the DHT.

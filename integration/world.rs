@@ -13,6 +13,7 @@ pub mod link;
 pub mod netns;
 pub mod peer;
 pub mod process;
+pub mod rpc;
 pub mod seeder;
 pub mod sharing;
 

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::rpc::{self, Tracker};
+use crate::tracker::Tracker;
+use crate::world::rpc;
 use crate::world::{Dht, Launch, Program, World, installed, netns};
 
 /// A client.
@@ -136,24 +137,24 @@ impl Client {
                 let port = format!("--rpc-listen-port={}", rpc.port());
                 let seeding = ["--check-integrity=true", "--seed-ratio=0.0", "--enable-rpc", &port];
                 let program = aria2(world, addr, dir, None).args(seeding).arg(torrent).start();
-                let ask = json!({ "jsonrpc": "2.0", "id": "1", "method": "aria2.tellActive",
-                    "params": [["seeder"]] });
                 until("aria2 seeds", || {
-                    let answer = rpc::json(rpc, "POST /jsonrpc", ask.to_string().as_bytes())?;
-                    Some(answer["result"][0]["seeder"] == "true")
+                    let active = rpc::aria2(rpc, "aria2.tellActive", &json!([["seeder"]]))?;
+                    Some(active[0]["seeder"] == "true")
                 });
                 Seeding { addr, links: Vec::new(), program }
             }
             Client::Transmission => {
                 let (program, rpc) = transmission(world, addr, dir, None);
                 rpc::transmission(rpc, "torrent-add", &json!({ "filename": torrent })).unwrap();
-                until("transmission seeds", || Some(transmission_fields(rpc, ["status"])? == [6]));
+                until("transmission seeds", || {
+                    Some(rpc::transmission_torrent(rpc, ["status"])? == [rpc::TRANSMISSION_SEEDS])
+                });
                 Seeding { addr, links: Vec::new(), program }
             }
             Client::Qbittorrent => {
                 let (program, web) = qbittorrent(world, addr, dir);
                 let torrent = std::fs::read(torrent).unwrap();
-                rpc::qbittorrent_add(web, dir, "torrents", &torrent).unwrap();
+                qbittorrent_add(web, dir, "torrents", &torrent).unwrap();
                 until("qbittorrent seeds", || Some(qbittorrent_state(web)?.ends_with("UP")));
                 Seeding { addr, links: Vec::new(), program }
             }
@@ -198,7 +199,7 @@ impl Client {
                 let tracker = Tracker::of(addr.ip(), peer);
                 let (program, web) = qbittorrent(world, addr, out);
                 let link = tracker.in_link(link);
-                rpc::qbittorrent_add(web, out, "urls", link.as_bytes()).unwrap();
+                qbittorrent_add(web, out, "urls", link.as_bytes()).unwrap();
                 let until = Until::Qbittorrent(web);
                 Working { program, started, until, trackers: vec![tracker] }
             }
@@ -287,7 +288,7 @@ impl Working {
                 Until::Exit => ended == Some(0),
                 Until::Transmission(rpc, field) => {
                     // In one answer: nothing is left of a torrent whose metadata comes a moment later.
-                    let state = transmission_fields(*rpc, [*field, "sizeWhenDone"]);
+                    let state = rpc::transmission_torrent(*rpc, [*field, "sizeWhenDone"]);
                     let goal = if *field == "leftUntilDone" { 0 } else { 1 };
                     state.is_some_and(|[value, size]| value == goal && size > 0)
                 }
@@ -415,51 +416,17 @@ fn aria2(world: &World, addr: SocketAddr, dir: &Path, dht: Option<&Dht>) -> Laun
         .arg(format!("--dht-file-path={}", world.dir().join("aria2-dht").display()))
 }
 
-/// uTP is off: over it 3.00 connects on loopback and then hangs for a minute. Its DHT searches only with
-/// more than eight known nodes, which it has from `dht.dat`.
 fn transmission(
     world: &World,
     addr: SocketAddr,
     dir: &Path,
     dht: Option<&Dht>,
 ) -> (Program, SocketAddr) {
-    let rpc = rpc::free_port();
-    let conf = world.folder(&format!("transmission-{}", addr.ip()));
-    let settings = json!({
-        "bind-address-ipv4": addr.ip().to_string(), "bind-address-ipv6": "::1",
-        "peer-port": addr.port(), "dht-enabled": dht.is_some(), "lpd-enabled": false,
-        "pex-enabled": true, "utp-enabled": false, "encryption": 0,
-        "port-forwarding-enabled": false,
-        "rpc-enabled": true, "rpc-bind-address": "127.0.0.1", "rpc-port": rpc.port(),
-        "rpc-whitelist-enabled": false, "rpc-host-whitelist-enabled": false,
-        "rpc-authentication-required": false, "download-dir": dir,
-        "start-added-torrents": true, "download-queue-enabled": false,
-        "seed-queue-enabled": false, "queue-stalled-enabled": false, "preallocation": 0,
-        "rename-partial-files": false, "ratio-limit-enabled": false,
-        "idle-seeding-limit-enabled": false, "message-level": 2,
-    });
-    std::fs::write(conf.join("settings.json"), settings.to_string()).unwrap();
-    if let Some(dht) = dht {
-        let nodes: Vec<u8> =
-            dht.addrs.iter().flat_map(|addr| crate::world::krpc::compact(*addr)).collect();
-        let id = crate::world::B::Str(vec![0x44; 20]);
-        let known = crate::world::B::dict([("id", id), ("nodes", crate::world::B::Str(nodes))]);
-        std::fs::write(conf.join("dht.dat"), known.encode()).unwrap();
-    }
-    let program = Launch::new("transmission-daemon").args(["-f", "-g"]).arg(&conf).start();
+    let (program, rpc) = rpc::start_transmission(world, addr, dir, dht, 0);
     until("transmission answers", || {
         rpc::transmission(rpc, "session-get", &json!({})).map(|_| true)
     });
     (program, rpc)
-}
-
-fn transmission_fields<const N: usize>(rpc: SocketAddr, fields: [&str; N]) -> Option<[i64; N]> {
-    let answer = rpc::transmission(rpc, "torrent-get", &json!({ "fields": fields.to_vec() }))?;
-    let number = |field: &&str| {
-        let value = &answer["torrents"][0][field];
-        value.as_i64().or_else(|| value.as_f64().map(|f| f as i64))
-    };
-    fields.iter().map(number).collect::<Option<Vec<i64>>>()?.try_into().ok()
 }
 
 fn qbittorrent(world: &World, addr: SocketAddr, dir: &Path) -> (Program, SocketAddr) {
@@ -492,6 +459,22 @@ fn qbittorrent(world: &World, addr: SocketAddr, dir: &Path) -> (Program, SocketA
 }
 
 // Empty while it has no metadata, which is a state that ends in "UP" too on its way.
+/// A torrent file or a link handed to qBittorrent.
+fn qbittorrent_add(to: SocketAddr, dir: &Path, name: &str, value: &[u8]) -> Option<()> {
+    let mark = "boundary-of-the-parts";
+    let file = if name == "torrents" { "; filename=\"it.torrent\"" } else { "" };
+    let mut body = format!(
+        "--{mark}\r\nContent-Disposition: form-data; name=\"savepath\"\r\n\r\n{}\r\n\
+         --{mark}\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n",
+        dir.display()
+    )
+    .into_bytes();
+    body.extend_from_slice(value);
+    body.extend_from_slice(format!("\r\n--{mark}--\r\n").as_bytes());
+    let head = format!("Content-Type: multipart/form-data; boundary={mark}\r\n");
+    rpc::http(to, "POST /api/v2/torrents/add", &head, &body).map(drop)
+}
+
 fn qbittorrent_state(web: SocketAddr) -> Option<String> {
     let answer = rpc::json(web, "GET /api/v2/torrents/info", b"")?;
     let torrent = answer.get(0)?;

@@ -29,7 +29,7 @@ mod files;
 mod limits;
 mod many;
 mod resolving;
-mod rpc;
+mod tracker;
 mod transfer;
 #[path = "../../integration"]
 mod integration {
