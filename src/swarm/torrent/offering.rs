@@ -55,6 +55,7 @@ impl Torrent {
         if !peer.conn.is_open() {
             return;
         }
+        let was_told_out = super_seed.is_told_out();
         let theirs = peer.conn.pieces();
         let mut pieces = Vec::new();
         if !peer.conn.is_peer_interested() {
@@ -64,7 +65,22 @@ impl Torrent {
             pieces.extend(std::iter::from_fn(|| super_seed.next(now, conn, theirs, rate)));
         }
         pieces.into_iter().for_each(|piece| peer.conn.say_have(piece));
+        let is_told_out = super_seed.is_told_out();
         self.mark(conn);
+        if is_told_out && !was_told_out {
+            self.keep_awake();
+        }
+    }
+
+    // Nothing is left to be divided, and what is told from now on is told late: whoever would look the
+    // other way for seconds until then sees everything.
+    fn keep_awake(&mut self) {
+        let Some(super_seed) = &self.super_seed else { return };
+        let dozing = self.peers.iter().filter(|(conn, peer)| {
+            super_seed.has_peer(**conn) && peer.id.is_some_and(|id| is_client(&id, &DOZING_CLIENTS))
+        });
+        let dozing: Vec<_> = dozing.map(|(conn, _)| *conn).collect();
+        dozing.into_iter().for_each(|conn| self.show_everything(conn));
     }
 
     /// A few times a second: rates have changed, and pieces have had time to spread.
@@ -76,20 +92,19 @@ impl Torrent {
         if super_seed.is_pointless(now) {
             return self.end_super_seeding();
         }
-        let is_told_out = super_seed.is_told_out();
         let mut misfits = Vec::new();
         for (conn, peer) in &self.peers {
             let is_choosy =
                 !peer.conn.is_peer_interested() && super_seed.on_unwanted(now, *conn, patience);
-            // Nothing is left to be divided, and what is told from now on is told late.
-            let would_doze = is_told_out
-                && super_seed.has_peer(*conn)
-                && peer.id.is_some_and(|id| is_client(&id, &DOZING_CLIENTS));
-            if is_choosy || would_doze || super_seed.stands_still(*conn) {
+            if is_choosy || super_seed.stands_still(*conn) {
                 misfits.push(*conn);
             }
         }
+        let is_told_out = super_seed.is_told_out();
         misfits.into_iter().for_each(|conn| self.show_everything(conn));
+        if is_told_out {
+            self.keep_awake();
+        }
         self.conns().into_iter().for_each(|conn| self.offer(now, conn));
     }
 

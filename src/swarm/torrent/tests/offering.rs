@@ -40,6 +40,29 @@ fn those_who_leave_with_the_last_piece_keep_nobody_waiting() {
     assert!(took < 1.1 && copies < 1.1, "{took} optima, {copies} copies");
 }
 
+// What it does not hear of at once it takes five seconds later.
+#[test]
+fn who_would_doze_sees_everything_when_nothing_is_left_to_be_divided() {
+    let mut w = World::new(Sample::new(8 << 20, 64 << 10));
+    let seed = w.lone_seed();
+    w.set_rate(seed, 1e6);
+    let (taker, dozer) = (w.taker(), w.taker_of(b"-rQ0000-"));
+    w.introduce(taker, &[seed]);
+    w.introduce(dozer, &[seed, taker]);
+    let told_out = |w: &World| {
+        let super_seed = w.hosts[seed].torrent.super_seed.as_ref();
+        super_seed.is_some_and(|super_seed| super_seed.is_told_out())
+    };
+    assert!(w.run(secs(30), told_out));
+    let torrent = &w.hosts[seed].torrent;
+    let are_divided = torrent.peers.iter().filter(|(conn, peer)| {
+        let is_dozer = peer.id.is_some_and(|id| id.as_bytes().starts_with(b"-rQ"));
+        is_dozer && torrent.super_seed.as_ref().is_some_and(|s| s.has_peer(**conn))
+    });
+    assert_eq!((torrent.peers.len(), are_divided.count()), (2, 0));
+    w.finish(&[taker, dozer], secs(30));
+}
+
 #[test]
 fn newcomer_hears_from_a_seed_of_the_seeds_that_it_parted_from() {
     let mut w = World::new(sample());

@@ -206,20 +206,24 @@ impl World {
     /// A seed that hands its pieces out one by one to [`World::taker`]s.
     pub fn lone_seed(&mut self) -> usize {
         let all = Bitfield::all(self.sample.layout.piece_count());
-        let config = Config { super_seeding: true, ..self.own_config() };
+        let config = Config { super_seeding: true, ..self.config_of(b"-TK0000-") };
         self.add(config, Some(self.sample.info.clone()), Some(all))
     }
 
     /// A leech that is known to cope with such a seed, and has the info dictionary.
     pub fn taker(&mut self) -> usize {
-        self.add(self.own_config(), Some(self.sample.info.clone()), None)
+        self.taker_of(b"-TK0000-")
     }
 
-    // By its id it is one of ours.
-    fn own_config(&self) -> Config {
+    /// The same, by the start of its id.
+    pub fn taker_of(&mut self, client: &[u8; 8]) -> usize {
+        self.add(self.config_of(client), Some(self.sample.info.clone()), None)
+    }
+
+    fn config_of(&self, client: &[u8; 8]) -> Config {
         let mut config = self.config();
         let mut id = *config.peer_id.as_bytes();
-        id[..8].copy_from_slice(b"-TK0000-");
+        id[..8].copy_from_slice(client);
         config.peer_id = PeerId::new(id);
         config
     }
