@@ -7,7 +7,7 @@ use trackless::driver::resume::Place;
 use crate::world::{Content, Launch, Script, Seeder, Sharing, World, have, installed, secs};
 
 fn each_call_fails_once(calls: &str, error: &str, times: &[usize]) {
-    if !have(installed("strace").and_then(|()| permitted())) {
+    if !have(tracing()) {
         return;
     }
     let content = Content::tree(95, 300_000, 32_768);
@@ -33,7 +33,9 @@ fn each_call_fails_once(calls: &str, error: &str, times: &[usize]) {
     }
 }
 
-fn permitted() -> Result<(), String> {
+/// May the calls of a process be looked at, and changed?
+pub fn tracing() -> Result<(), String> {
+    installed("strace")?;
     match Launch::new("strace").args(["-f", "-o", "/dev/null", "true"]).run(secs(20)).code {
         0 => Ok(()),
         _ => Err("tracing processes is not permitted here".to_owned()),
@@ -65,7 +67,7 @@ fn failed_opens_and_folders_are_named_or_survived() {
 // ended then, and its port was closed to the honest.
 #[test]
 fn seed_that_finds_no_descriptor_for_its_record_goes_on() {
-    if !have(installed("strace").and_then(|()| permitted())) {
+    if !have(tracing()) {
         return;
     }
     let (world, content) = (World::new(), Content::single(96, 300_000, 32_768));

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use trackless::driver::{AddTorrent, Session, SessionConfig, TorrentEvent};
 use trackless::swarm::Event;
 
+use crate::faults::tracing;
 use crate::world::content::bytes;
-use crate::world::{Program, World, secs};
+use crate::world::{Program, World, have, secs};
 
 // One process that shares so many files of so many bytes; their links.
 fn share(
@@ -72,6 +73,29 @@ fn hundred_downloads_run_side_by_side() {
         assert!(same(&path, &out.join(path.file_name().unwrap())), "{}", path.display());
     }
     ended.expect_memory_below(96, "100 downloads");
+}
+
+// Each write takes 3 ms, and a sixth of what is on its way fits into what may wait.
+#[test]
+fn downloads_whose_disk_is_slow_do_not_pile_up_in_memory() {
+    if !have(tracing()) {
+        return;
+    }
+    let world = World::new();
+    let (_share, peer, links, there) = share(&world, 24, 6_000_000, &["--no-super-seeding"]);
+    let out = world.folder("out");
+    let get = world.trackless_at(world.addr(), ["get".to_owned()].iter().chain(&links));
+    let get = get.args(["--no-dht", "--peer", &peer.to_string(), "-o"]).arg(&out);
+    let slow = "inject=pwrite64,pwritev,pwritev2:delay_enter=3000";
+    let calls = "trace=pwrite64,pwritev,pwritev2";
+    // The tracer is a process beside the one whose memory is looked at, not in front of it.
+    let strace = ["-D", "-f", "-qq", "-o", "/dev/null", "-e", calls, "-e", slow];
+    let ended = get.behind("strace", strace).run(secs(120)).expect(0, "downloads on a slow disk");
+    for entry in std::fs::read_dir(&there).unwrap() {
+        let path = entry.unwrap().path();
+        assert!(same(&path, &out.join(path.file_name().unwrap())), "{}", path.display());
+    }
+    ended.expect_memory_below(96, "downloads on a slow disk");
 }
 
 #[test]

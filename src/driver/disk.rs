@@ -32,6 +32,7 @@ use crate::swarm::{DiskError, DiskErrorKind, DiskEvent, DiskRequest, PieceIndex}
 pub use crate::driver::storage::erase::Erased;
 pub use crate::driver::storage::{StorageConfig, StorageMode};
 
+pub(in crate::driver) use worker::WAITING_BYTES_MAX;
 use worker::Worker;
 
 /// A job for a lane.

@@ -98,34 +98,24 @@ async fn read_frames(
     buffers: &Buffers,
 ) {
     let mut framer = Framer::new();
-    let mut buffer = BytesMut::new();
-    let (mut chunk, mut is_ours) = (CHUNK_MIN, false);
+    let mut intake = Intake::new();
+    let mut brings_blocks = false;
     loop {
-        if buffer.capacity() - buffer.len() < chunk / 4 {
-            let wanted = framer.wanted(&buffer);
-            // Not for the rest of what is nearly as long: it would be copied for each byte of it.
-            let needed = buffer.len() + wanted.max(chunk / 4);
-            if chunk == BUFFER_LEN && needed <= BUFFER_LEN {
-                buffer = buffers.exchange(buffer, is_ours);
-                is_ours = true;
-            } else {
-                buffer.reserve(chunk.max(wanted));
-                is_ours = false;
-            }
+        if brings_blocks {
+            buffers.room().await;
         }
-        let room = buffer.capacity() - buffer.len();
-        let Ok(read) = read.read_buf(&mut buffer).await else { return };
-        if read == 0 {
+        intake.make_room(framer.wanted(&intake.buffer), buffers);
+        let room = intake.buffer.capacity() - intake.buffer.len();
+        let Ok(len) = read.read_buf(&mut intake.buffer).await else { return };
+        if len == 0 {
             return;
         }
-        // A full read means that more waits: take more at once. Idle connections stay small.
-        if read == room {
-            chunk = (chunk * 2).min(BUFFER_LEN);
-        }
+        brings_blocks = false;
         // A flood of tiny messages is handed on in bounded parts, each waiting for the loop.
         loop {
             let mut frames = Vec::new();
-            let split = split(&mut framer, &mut buffer, &mut frames);
+            let split = split(&mut framer, &mut intake.buffer, &mut frames);
+            brings_blocks |= frames.iter().any(|frame| frame.len() >= BULKY);
             if !frames.is_empty() && inputs.send(Input::Frames(conn, frames)).await.is_err() {
                 return;
             }
@@ -134,6 +124,56 @@ async fn read_frames(
                 Split::Drained => break,
                 Split::Broken => return,
             }
+        }
+        intake.adapt(len, room, buffers);
+    }
+}
+
+// What was read of a connection and is no whole frame yet, and how much is read at once.
+struct Intake {
+    buffer: BytesMut,
+    chunk: usize,
+    // The buffer comes from those that are used again.
+    is_ours: bool,
+    // Reads in a row that brought little and left nothing over.
+    small: u32,
+}
+
+impl Intake {
+    fn new() -> Self {
+        Self { buffer: BytesMut::new(), chunk: CHUNK_MIN, is_ours: false, small: 0 }
+    }
+
+    // For a chunk, or for the frame that has begun.
+    fn make_room(&mut self, wanted: usize, buffers: &Buffers) {
+        let (len, chunk) = (self.buffer.len(), self.chunk);
+        if self.buffer.capacity() - len >= chunk / 4 {
+            return;
+        }
+        // Not for the rest of what is nearly as long: it would be copied for each byte of it.
+        let needed = len + wanted.max(chunk / 4);
+        self.is_ours = if chunk == BUFFER_LEN && needed <= BUFFER_LEN {
+            self.buffer = buffers.exchange(std::mem::take(&mut self.buffer), self.is_ours);
+            true
+        } else {
+            self.buffer.reserve(chunk.max(wanted));
+            false
+        };
+    }
+
+    // A full read means that more waits: more is read at once. One that says little stays small, or after
+    // a while gives back what it has.
+    fn adapt(&mut self, len: usize, room: usize, buffers: &Buffers) {
+        let is_small = len < CHUNK_MIN && self.buffer.is_empty();
+        self.small = if is_small { self.small + 1 } else { 0 };
+        if len == room {
+            self.chunk = (self.chunk * 2).min(BUFFER_LEN);
+        } else if self.small >= SMALL_READS && self.chunk > CHUNK_MIN {
+            let buffer = std::mem::take(&mut self.buffer);
+            if self.is_ours {
+                buffers.put(buffer);
+            }
+            *self = Self::new();
         }
     }
 }
@@ -321,6 +361,10 @@ const ACCEPTED_AHEAD_MAX: usize = 4;
 const BACKLOG: i32 = 1024;
 /// Bytes read at once from a connection that says little; a fast one fills [`BUFFER_LEN`].
 const CHUNK_MIN: usize = 8 * 1024;
+/// So many reads of less make a fast connection one that says little.
+const SMALL_READS: u32 = 8;
+/// A frame of so many bytes brings a block, or nothing that is in a hurry.
+const BULKY: usize = 4 * 1024;
 /// Frames handed to the loop at once. A read full of requests holds 15,000, of blocks 16.
 const FRAMES_PER_INPUT_MAX: usize = 1024;
 /// Messages queued for one writer. The core stops at about 1 MiB of blocks, which is 64 of them.
@@ -332,6 +376,7 @@ const IOVECS_MAX: usize = 256;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::buffers::HELD_MAX;
     use crate::wire::handshake::{HANDSHAKE_LEN, PROTOCOL};
 
     async fn pair() -> (TcpStream, TcpStream) {
@@ -378,6 +423,59 @@ mod tests {
         assert_eq!(got[3], big);
         drop(write.await.unwrap());
         assert!(matches!(inputs.recv().await, Some(Input::Closed(ConnId(1)))));
+    }
+
+    #[tokio::test]
+    async fn who_brings_blocks_is_read_from_when_the_disk_has_room_and_others_always() {
+        let buffers = Arc::new(Buffers::default());
+        let (mut giver, one) = pair().await;
+        let (mut talker, two) = pair().await;
+        let (inputs_in, mut inputs) = mpsc::channel(8);
+        let (_first, _second) = (
+            start(ConnId(1), one, inputs_in.clone(), buffers.clone()),
+            start(ConnId(2), two, inputs_in, buffers.clone()),
+        );
+        let block = [&16_384u32.to_be_bytes()[..], &[7; 16_384]].concat();
+        for stream in [&mut giver, &mut talker] {
+            stream.write_all(&hello()).await.unwrap();
+        }
+        frames(&mut inputs, 2).await;
+        let held = buffers.hold(Bytes::from(vec![0; HELD_MAX]));
+        giver.write_all(&block).await.unwrap();
+        assert_eq!(frames(&mut inputs, 1).await[0].len(), 16_384, "nobody knew that it would come");
+        giver.write_all(&block).await.unwrap();
+        for _ in 0..3 {
+            talker.write_all(&[0, 0, 0, 1, 2]).await.unwrap();
+            assert_eq!(frames(&mut inputs, 1).await[0].len(), 1, "the block waits");
+        }
+        drop(held);
+        assert_eq!(frames(&mut inputs, 1).await[0].len(), 16_384);
+    }
+
+    #[test]
+    fn intake_grows_with_what_comes_and_is_given_back() {
+        let (buffers, mut intake) = (Buffers::default(), Intake::new());
+        for n in 0..10 {
+            intake.make_room(0, &buffers);
+            let room = intake.buffer.capacity() - intake.buffer.len();
+            assert!((CHUNK_MIN..=BUFFER_LEN).contains(&room), "{n}: {room}");
+            intake.buffer.resize(intake.buffer.capacity(), 1);
+            // Whole frames, which are handed on.
+            let _frames = intake.buffer.split();
+            intake.adapt(room, room, &buffers);
+        }
+        intake.make_room(0, &buffers);
+        assert!(intake.is_ours && intake.chunk == BUFFER_LEN);
+        intake.buffer.extend_from_slice(&[1, 2, 3]);
+        intake.adapt(3, BUFFER_LEN, &buffers);
+        assert_eq!(intake.buffer.len(), 3, "a frame has begun");
+        intake.buffer.clear();
+        (1..SMALL_READS).for_each(|_| intake.adapt(3, BUFFER_LEN, &buffers));
+        assert!(intake.is_ours, "it may go on");
+        intake.adapt(3, BUFFER_LEN, &buffers);
+        assert_eq!((intake.buffer.capacity(), intake.chunk), (0, CHUNK_MIN));
+        let fresh = buffers.exchange(BytesMut::new(), false);
+        assert_eq!(fresh.capacity(), BUFFER_LEN, "somebody else has it now");
     }
 
     #[tokio::test]

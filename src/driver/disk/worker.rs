@@ -365,6 +365,6 @@ fn fail(id: u32, storage: &Storage, error: DiskError, events: &mut Events) {
 }
 
 /// Bytes that wait out of order, of all torrents. More is read back from the disk.
-const WAITING_BYTES_MAX: usize = 16 << 20;
+pub(in crate::driver) const WAITING_BYTES_MAX: usize = 16 << 20;
 /// Bytes of one read when a piece is read back.
 const READ_BACK_LEN: u32 = 256 << 10;
