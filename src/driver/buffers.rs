@@ -74,16 +74,21 @@ impl Buffers {
         Bytes::from_owner(Held { block, buffers: self.clone() })
     }
 
+    /// Bytes that count now.
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
     /// Waits as long as too many blocks wait for the disk.
     pub(super) async fn room(&self) {
-        if self.held.load(Ordering::Relaxed) < HELD_MAX {
+        if self.held() < HELD_MAX {
             return;
         }
         let eased = self.eased.notified();
         tokio::pin!(eased);
         // From here on nothing is missed.
         eased.as_mut().enable();
-        if self.held.load(Ordering::Relaxed) >= HELD_MAX {
+        if self.held() >= HELD_MAX {
             eased.await;
         }
     }
@@ -189,7 +194,7 @@ mod tests {
         held.truncate(17);
         assert!(!readers.iter_mut().any(&mut waits));
         drop(held);
-        assert_eq!(buffers.held.load(Ordering::Relaxed), 0);
+        assert_eq!(buffers.held(), 0);
     }
 
     #[test]

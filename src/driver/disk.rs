@@ -8,8 +8,9 @@
 //!
 //! Jobs on one piece are done in the order given, because its lane is a queue; so the state of a
 //! half-written piece belongs to one thread and needs no lock (`disk::worker`). Reads for peers
-//! overtake what waits for a flush: serving goes on while the disk syncs. Nothing here limits the
-//! blocks that wait to be written; whoever submits counts what was not answered yet.
+//! overtake what waits for a flush: serving goes on while the disk syncs. Each torrent limits its own
+//! blocks that wait to be written, and [`Buffers`] counts those of all in lanes. Blocks behind a job that
+//! must be alone are one torrent's, and no reason to hold up others.
 
 mod reads;
 mod worker;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::driver::buffers::Buffers;
 use crate::driver::resume;
 use crate::driver::storage::handles::Handles;
 use crate::driver::storage::{Storage, locked};
@@ -64,10 +66,7 @@ impl Task {
 
     // Reads are not waited for by jobs that must be alone.
     fn is_waited_for(&self) -> bool {
-        match self {
-            Task::Do(request) => !matches!(request, DiskRequest::Read { .. }),
-            Task::Fetch(_) | Task::Forget | Task::Erase(_) => false,
-        }
+        matches!(self, Task::Do(request) if !matches!(request, DiskRequest::Read { .. }))
     }
 }
 
@@ -103,6 +102,15 @@ impl DiskPool {
     /// Starts `workers` threads (at least one) for blocks, and a few for what takes longer. `wake`
     /// is called when events are there to be drained, from any of them.
     pub fn new(workers: usize, wake: impl Fn() + Send + Sync + 'static) -> DiskPool {
+        Self::counting(workers, Arc::default(), wake)
+    }
+
+    /// The same; blocks that wait for a lane are counted in `buffers`.
+    pub(in crate::driver) fn counting(
+        workers: usize,
+        buffers: Arc<Buffers>,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> DiskPool {
         let workers = workers.max(1);
         let shared = Arc::new(Shared {
             queues: Mutex::new(Queues::new(workers)),
@@ -112,6 +120,7 @@ impl DiskPool {
             events: Mutex::default(),
             wake: Box::new(wake),
             handles: Handles::new(),
+            buffers,
             waiting_bytes: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
         });
@@ -241,6 +250,8 @@ struct Shared {
     events: Mutex<Vec<(u32, DiskEvent)>>,
     wake: Box<dyn Fn() + Send + Sync>,
     handles: Arc<Handles>,
+    // They count the blocks that wait for a lane.
+    buffers: Arc<Buffers>,
     // Blocks that wait in memory until their turn to be hashed, of all lanes.
     waiting_bytes: AtomicUsize,
     stopping: AtomicBool,
@@ -322,7 +333,8 @@ impl Shared {
             let storage = entry.storage.clone();
             if !alone {
                 entry.running += 1;
-                self.dispatch(queues, Job { id, storage, task: Task::Do(request) });
+                let task = Task::Do(self.buffers.count(request));
+                self.dispatch(queues, Job { id, storage, task });
                 continue;
             }
             entry.alone = true;

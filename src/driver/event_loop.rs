@@ -239,7 +239,7 @@ impl EventLoop {
                 }
                 engine::Output::Disk { torrent, request } => {
                     if let Some(disk) = &self.disk {
-                        disk.submit(torrent.0, self.buffers.count(request));
+                        disk.submit(torrent.0, request);
                     }
                 }
                 engine::Output::Event(event) => self.on_event(event),

@@ -21,8 +21,12 @@ struct Bench {
 
 impl Bench {
     fn new(workers: usize, config: StorageConfig) -> Bench {
+        Self::counting(workers, config, Arc::default())
+    }
+
+    fn counting(workers: usize, config: StorageConfig, buffers: Arc<Buffers>) -> Bench {
         let (wake, woken) = mpsc::channel();
-        let pool = DiskPool::new(workers, move || {
+        let pool = DiskPool::counting(workers, buffers, move || {
             let _ = wake.send(());
         });
         pool.add(1, config);
@@ -327,6 +331,32 @@ fn selecting_waits_for_writes_and_reads_go_on() {
     }
     bench.flush();
     fixture.assert_complete(&dir.path().join("out"));
+}
+
+// Both threads for what takes long are taken, as two checks of large torrents would take them.
+#[test]
+fn what_waits_for_a_long_check_of_others_holds_up_nobody_else() {
+    let (dir, fixture) = (tempfile::tempdir().unwrap(), odd_files());
+    let buffers = Arc::new(Buffers::default());
+    let mut bench = Bench::counting(2, config(dir.path()), buffers.clone());
+    let (end, ends) = mpsc::channel::<()>();
+    let ends = Arc::new(Mutex::new(ends));
+    for other in [2, 3] {
+        let ends = ends.clone();
+        let reply = move |_| _ = locked(&ends).recv();
+        bench.pool.add(other, config(dir.path()));
+        bench.pool.remove(other, Removal::Erase(Box::new(reply)));
+    }
+    bench.submit(DiskRequest::Open { info: fixture.info.clone(), wanted: None, afresh: false });
+    let piece = fixture.layout.piece(0).unwrap();
+    (0..fixture.layout.block_count(piece)).for_each(|block| bench.write(&fixture, piece, block));
+    let is_held = |bench: &Bench| !locked(&bench.pool.shared.queues).torrents[&1].held.is_empty();
+    assert_eq!((buffers.held(), is_held(&bench)), (0, true));
+    drop(end);
+    bench.digest();
+    while buffers.held() > 0 {
+        std::thread::yield_now();
+    }
 }
 
 proptest! {

@@ -194,11 +194,11 @@ impl EventLoop {
 
     // The workers start with the first torrent that stores something.
     fn disk(&mut self) -> &DiskPool {
-        let wake = &self.disk_wake;
+        let (wake, buffers) = (&self.disk_wake, &self.buffers);
         self.disk.get_or_insert_with(|| {
-            let wake = Arc::clone(wake);
+            let (wake, buffers) = (Arc::clone(wake), Arc::clone(buffers));
             let workers = std::thread::available_parallelism().map_or(2, |n| n.get());
-            DiskPool::new(workers.min(DISK_WORKERS_MAX), move || wake.notify_one())
+            DiskPool::counting(workers.min(DISK_WORKERS_MAX), buffers, move || wake.notify_one())
         })
     }
 
