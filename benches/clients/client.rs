@@ -161,47 +161,62 @@ impl Client {
         }
     }
 
-    /// Downloads a link from one peer.
-    pub fn get(self, world: &World, link: &str, out: &Path, peer: SocketAddr) -> Working {
+    /// Downloads a link.
+    pub fn get(self, world: &World, link: &str, out: &Path, from: From<'_>) -> Working {
         let (addr, started) = (world.addr(), Instant::now());
+        let dht = match from {
+            From::Dht(dht) => Some(dht),
+            From::Peer(_) => None,
+        };
         match self {
             Client::Trackless => {
-                Working::new(started, world.get_at(addr, link, out, &[peer]).start())
+                let get = match from {
+                    From::Peer(peer) => world.get_at(addr, link, out, &[peer]),
+                    From::Dht(dht) => world
+                        .trackless_at(addr, ["get", link])
+                        .arg("-o")
+                        .arg(out)
+                        .args(dht.bootstrap_flags()),
+                };
+                Working::new(started, get.start())
             }
             Client::Libtorrent => {
-                let lt = libtorrent("get", addr, From::Peer(peer)).arg(link).arg(out);
+                let lt = libtorrent("get", addr, from).arg(link).arg(out);
                 Working::new(started, lt.start())
             }
             Client::Rqbit => {
-                let rqbit = rqbit(world, addr, From::Peer(peer));
+                let rqbit = rqbit(world, addr, from);
                 let rqbit = rqbit.args(["download", "-e", "--disable-http-api", "-o"]).arg(out);
-                let rqbit = rqbit.args(["--initial-peers", &peer.to_string(), link]);
-                Working::new(started, rqbit.start())
+                let rqbit = match from {
+                    From::Peer(peer) => rqbit.args(["--initial-peers", &peer.to_string()]),
+                    From::Dht(_) => rqbit,
+                };
+                Working::new(started, rqbit.arg(link).start())
             }
             Client::Aria2 => {
-                let tracker = Tracker::of(addr.ip(), peer);
-                let aria2 = aria2(world, addr, out, None).args([
-                    "--seed-time=0",
-                    "--follow-torrent=mem",
-                    &tracker.in_link(link),
-                ]);
-                Working { trackers: vec![tracker], ..Working::new(started, aria2.start()) }
+                let trackers = tracker(addr, from);
+                let link = trackers.first().map_or(link.to_owned(), |t| t.in_link(link));
+                let flags = ["--seed-time=0", "--follow-torrent=mem", &link];
+                let aria2 = aria2(world, addr, out, dht).args(flags);
+                Working { trackers, ..Working::new(started, aria2.start()) }
             }
             Client::Transmission => {
-                let tracker = Tracker::of(addr.ip(), peer);
-                let (program, rpc) = transmission(world, addr, out, None);
-                let add = json!({ "filename": tracker.in_link(link) });
+                let trackers = tracker(addr, from);
+                let link = trackers.first().map_or(link.to_owned(), |t| t.in_link(link));
+                let (program, rpc) = transmission(world, addr, out, dht);
+                let add = json!({ "filename": link });
                 rpc::transmission(rpc, "torrent-add", &add).unwrap();
                 let until = Until::Transmission(rpc, "leftUntilDone");
-                Working { program, started, until, trackers: vec![tracker] }
+                Working { program, started, until, trackers }
             }
             Client::Qbittorrent => {
-                let tracker = Tracker::of(addr.ip(), peer);
+                // Its settings have no DHT.
+                let trackers = tracker(addr, from);
                 let (program, web) = qbittorrent(world, addr, out);
-                let link = tracker.in_link(link);
+                let link = trackers.first().map_or(link.to_owned(), |t| t.in_link(link));
                 qbittorrent_add(web, out, "urls", link.as_bytes()).unwrap();
                 let until = Until::Qbittorrent(web);
-                Working { program, started, until, trackers: vec![tracker] }
+                Working { program, started, until, trackers }
             }
         }
     }

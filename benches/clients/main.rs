@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench --bench clients                            every table, as the README has them
-//! cargo bench --bench clients -- transfer --runs 1       one of: transfer metadata bulk many files
+//! cargo bench --bench clients -- transfer --runs 1       one of: transfer metadata bulk many swarm files
 //! cargo bench --bench clients -- transfer --only aria2   beside one client
 //! ```
 //!
@@ -29,6 +29,7 @@ mod files;
 mod limits;
 mod many;
 mod resolving;
+mod swarm;
 mod tracker;
 mod transfer;
 #[path = "../../integration"]
@@ -73,11 +74,12 @@ fn main() {
 }
 
 type Table = fn(&Plan);
-const TABLES: [(&str, Table); 5] = [
+const TABLES: [(&str, Table); 6] = [
     ("transfer", transfer::table),
     ("metadata", resolving::metadata),
     ("bulk", resolving::bulk),
     ("many", many::table),
+    ("swarm", swarm::table),
     ("files", files::table),
 ];
 

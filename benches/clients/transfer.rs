@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::client::{Client, Took};
+use crate::client::{Client, From, Took};
 use crate::limits::{Limits, megabytes, random_file};
 use crate::world::{World, hex, info_hash_of, secs};
 use crate::{Plan, figure, head, median, row, say};
@@ -75,7 +75,7 @@ fn one(
     let link = seeding.links.first().map_or(link, String::as_str);
     let out = world.folder("out");
     let before = seeding.program.cpu();
-    let took = leecher.get(&world, link, &out, seeding.addr).wait(secs(150))?;
+    let took = leecher.get(&world, link, &out, From::Peer(seeding.addr)).wait(secs(150))?;
     let seeder_cpu = seeding.program.cpu().saturating_sub(before);
     let got = out.join(file.file_name().unwrap());
     let same = std::process::Command::new("cmp").arg(file).arg(got).status();
