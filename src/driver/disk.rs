@@ -9,7 +9,7 @@
 //! Jobs on one piece are done in the order given, because its lane is a queue; so the state of a
 //! half-written piece belongs to one thread and needs no lock (`disk::worker`). Reads for peers
 //! overtake what waits for a flush: serving goes on while the disk syncs. Each torrent limits its own
-//! blocks that wait to be written, and [`Buffers`] counts those of all in lanes. Blocks behind a job that
+//! blocks that wait to be written, and `Buffers` counts those of all in lanes. Blocks behind a job that
 //! must be alone are one torrent's, and no reason to hold up others.
 
 mod reads;
