@@ -69,6 +69,7 @@ impl Buffers {
         }
     }
 
+    /// A block that counts until it is dropped.
     pub(super) fn hold(self: &Arc<Self>, block: Bytes) -> Bytes {
         self.held.fetch_add(block.len(), Ordering::Relaxed);
         Bytes::from_owner(Held { block, buffers: self.clone() })

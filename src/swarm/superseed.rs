@@ -125,9 +125,7 @@ impl SuperSeed {
         let sent = offers.iter().flat_map(|offers| offers.sent.iter().copied());
         let mut is_missed = false;
         for piece in had.into_iter().flat_map(Bitfield::iter).chain(sent) {
-            self.lose(piece);
-            let state = usize::try_from(piece).ok().and_then(|p| self.pieces.get_mut(p));
-            if let Some(state) = state.filter(|state| state.held == 0) {
+            if let Some(state) = self.lose(piece) {
                 state.urgent = urgent;
                 is_missed = true;
             }
@@ -465,14 +463,15 @@ impl SuperSeed {
         }
     }
 
-    fn lose(&mut self, piece: u32) {
-        if let Some(state) = usize::try_from(piece).ok().and_then(|p| self.pieces.get_mut(p)) {
-            state.held = state.held.saturating_sub(1);
-            if state.held == 0 {
-                // Nobody can copy it any more.
-                state.told_at = None;
-            }
+    // Somebody has a piece no more: the piece, if nobody has it now and it can be copied from nobody.
+    fn lose(&mut self, piece: u32) -> Option<&mut Piece> {
+        let state = self.pieces.get_mut(usize::try_from(piece).ok()?)?;
+        state.held = state.held.saturating_sub(1);
+        if state.held > 0 {
+            return None;
         }
+        state.told_at = None;
+        Some(state)
     }
 }
 

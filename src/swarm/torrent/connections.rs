@@ -414,7 +414,7 @@ impl Torrent {
             self.refill_all(now);
             self.ask_for_metadata(now);
             if is_missed {
-                self.conns().into_iter().for_each(|conn| self.offer(now, conn));
+                self.offer_all(now);
             }
         }
         self.schedule(now);

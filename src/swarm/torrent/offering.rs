@@ -65,17 +65,16 @@ impl Torrent {
             pieces.extend(std::iter::from_fn(|| super_seed.next(now, conn, theirs, rate)));
         }
         pieces.into_iter().for_each(|piece| peer.conn.say_have(piece));
-        let is_told_out = super_seed.is_told_out();
         self.mark(conn);
-        if is_told_out && !was_told_out {
+        if !was_told_out {
             self.keep_awake();
         }
     }
 
-    // Nothing is left to be divided, and what is told from now on is told late: whoever would look the
-    // other way for seconds until then sees everything.
+    // Once nothing is left to be divided, what is told is told late: whoever would look the other way for
+    // seconds until then sees everything.
     fn keep_awake(&mut self) {
-        let Some(super_seed) = &self.super_seed else { return };
+        let Some(super_seed) = self.super_seed.as_ref().filter(|s| s.is_told_out()) else { return };
         let dozing = self.peers.iter().filter(|(conn, peer)| {
             super_seed.has_peer(**conn) && peer.id.is_some_and(|id| is_client(&id, &DOZING_CLIENTS))
         });
@@ -100,11 +99,13 @@ impl Torrent {
                 misfits.push(*conn);
             }
         }
-        let is_told_out = super_seed.is_told_out();
+        self.keep_awake();
         misfits.into_iter().for_each(|conn| self.show_everything(conn));
-        if is_told_out {
-            self.keep_awake();
-        }
+        self.offer_all(now);
+    }
+
+    /// Tells everybody of more pieces whose turn it is.
+    pub(super) fn offer_all(&mut self, now: Instant) {
         self.conns().into_iter().for_each(|conn| self.offer(now, conn));
     }
 

@@ -1,7 +1,8 @@
 //! Two and more torrent cores in a small world; who breaks the rules is in `hostile`, who comes
 //! with empty hands in `beginners`, who is held back in `pacing`, what is kept to itself in `private`,
-//! who loses pieces in `losing`, whom a lone seed tells of what in `offering`, who reads while it comes in `reading`, crowds are in `floods`, every
-//! rule and who breaks it in `rules`, single frames against one core in `raw`.
+//! who loses pieces in `losing`, whom a lone seed tells of what in `offering`, who reads while it comes
+//! in `reading`, crowds are in `floods`, every rule and who breaks it in `rules`, single frames against
+//! one core in `raw`.
 
 mod beginners;
 mod floods;
