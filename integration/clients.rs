@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::world::rpc;
-use crate::world::{Dht, Launch, Program, World, eventually, installed, secs};
+use crate::world::{Dht, Launch, Program, World, eventually, installed, rpc, secs};
 
 /// A client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

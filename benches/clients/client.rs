@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::tracker::Tracker;
-use crate::world::rpc;
-use crate::world::{Dht, Launch, Program, World, installed, netns};
+use crate::world::{Dht, Launch, Program, World, installed, netns, rpc};
 
 /// A client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +35,30 @@ pub enum From<'a> {
     Dht(&'a Dht),
     /// Here.
     Peer(SocketAddr),
+}
+
+impl<'a> From<'a> {
+    fn dht(self) -> Option<&'a Dht> {
+        match self {
+            From::Dht(dht) => Some(dht),
+            From::Peer(_) => None,
+        }
+    }
+
+    // As ours takes it.
+    fn flags(self) -> Vec<String> {
+        match self {
+            From::Dht(dht) => dht.bootstrap_flags(),
+            From::Peer(peer) => ["--no-dht", "--peer", &peer.to_string()].map(str::to_owned).into(),
+        }
+    }
+
+    // The trackers that tell those without a flag for it, and the link with them in it.
+    fn in_link(self, at: SocketAddr, link: &str) -> (Vec<Tracker>, String) {
+        let trackers = tracker(at, self);
+        let link = trackers.first().map_or(link.to_owned(), |t| t.in_link(link));
+        (trackers, link)
+    }
 }
 
 /// A client that seeds.
@@ -126,7 +149,7 @@ impl Client {
             Client::Rqbit => {
                 let (program, api) = rqbit_server(world, addr, dir);
                 let add = format!("POST /torrents?overwrite=true&output_folder={}", dir.display());
-                rpc::http(api, &add, "", &std::fs::read(torrent).unwrap()).unwrap();
+                rpc::http(api, &add, "", &std::fs::read(torrent).unwrap(), WORK_TIME).unwrap();
                 until("rqbit seeds", || {
                     rpc::json(api, "GET /torrents/0/stats/v1", b"")?["finished"].as_bool()
                 });
@@ -164,21 +187,10 @@ impl Client {
     /// Downloads a link.
     pub fn get(self, world: &World, link: &str, out: &Path, from: From<'_>) -> Working {
         let (addr, started) = (world.addr(), Instant::now());
-        let dht = match from {
-            From::Dht(dht) => Some(dht),
-            From::Peer(_) => None,
-        };
         match self {
             Client::Trackless => {
-                let get = match from {
-                    From::Peer(peer) => world.get_at(addr, link, out, &[peer]),
-                    From::Dht(dht) => world
-                        .trackless_at(addr, ["get", link])
-                        .arg("-o")
-                        .arg(out)
-                        .args(dht.bootstrap_flags()),
-                };
-                Working::new(started, get.start())
+                let get = world.trackless_at(addr, ["get", link]).arg("-o").arg(out);
+                Working::new(started, get.args(from.flags()).start())
             }
             Client::Libtorrent => {
                 let lt = libtorrent("get", addr, from).arg(link).arg(out);
@@ -187,23 +199,17 @@ impl Client {
             Client::Rqbit => {
                 let rqbit = rqbit(world, addr, from);
                 let rqbit = rqbit.args(["download", "-e", "--disable-http-api", "-o"]).arg(out);
-                let rqbit = match from {
-                    From::Peer(peer) => rqbit.args(["--initial-peers", &peer.to_string()]),
-                    From::Dht(_) => rqbit,
-                };
-                Working::new(started, rqbit.arg(link).start())
+                Working::new(started, initial_peers(rqbit, from).arg(link).start())
             }
             Client::Aria2 => {
-                let trackers = tracker(addr, from);
-                let link = trackers.first().map_or(link.to_owned(), |t| t.in_link(link));
+                let (trackers, link) = from.in_link(addr, link);
                 let flags = ["--seed-time=0", "--follow-torrent=mem", &link];
-                let aria2 = aria2(world, addr, out, dht).args(flags);
+                let aria2 = aria2(world, addr, out, from.dht()).args(flags);
                 Working { trackers, ..Working::new(started, aria2.start()) }
             }
             Client::Transmission => {
-                let trackers = tracker(addr, from);
-                let link = trackers.first().map_or(link.to_owned(), |t| t.in_link(link));
-                let (program, rpc) = transmission(world, addr, out, dht);
+                let (trackers, link) = from.in_link(addr, link);
+                let (program, rpc) = transmission(world, addr, out, from.dht());
                 let add = json!({ "filename": link });
                 rpc::transmission(rpc, "torrent-add", &add).unwrap();
                 let until = Until::Transmission(rpc, "leftUntilDone");
@@ -211,9 +217,8 @@ impl Client {
             }
             Client::Qbittorrent => {
                 // Its settings have no DHT.
-                let trackers = tracker(addr, from);
+                let (trackers, link) = from.in_link(addr, link);
                 let (program, web) = qbittorrent(world, addr, out);
-                let link = trackers.first().map_or(link.to_owned(), |t| t.in_link(link));
                 qbittorrent_add(web, out, "urls", link.as_bytes()).unwrap();
                 let until = Until::Qbittorrent(web);
                 Working { program, started, until, trackers }
@@ -231,11 +236,7 @@ impl Client {
                 let jobs = links.len().min(JOBS).to_string();
                 let resolve = world.trackless_at(addr, ["resolve", "--jobs", &jobs, "-i"]);
                 let resolve = resolve.arg(&list).arg("-o").arg(world.folder("resolved"));
-                let resolve = match from {
-                    From::Dht(dht) => resolve.args(dht.bootstrap_flags()),
-                    From::Peer(peer) => resolve.args(["--no-dht", "--peer", &peer.to_string()]),
-                };
-                Working::new(started, resolve.start())
+                Working::new(started, resolve.args(from.flags()).start())
             }
             Client::Libtorrent => {
                 Working::new(started, libtorrent("resolve", addr, from).arg(&list).start())
@@ -249,11 +250,7 @@ impl Client {
                     "-o",
                 ]);
                 let rqbit = rqbit.arg(world.folder("resolved"));
-                let rqbit = match from {
-                    From::Dht(_) => rqbit,
-                    From::Peer(peer) => rqbit.args(["--initial-peers", &peer.to_string()]),
-                };
-                Working::new(started, rqbit.args(links).start())
+                Working::new(started, initial_peers(rqbit, from).args(links).start())
             }
             Client::Aria2 => {
                 let trackers = tracker(addr, from);
@@ -261,23 +258,15 @@ impl Client {
                     |link: &String| trackers.first().map_or(link.clone(), |t| t.in_link(link));
                 let lines: Vec<String> = links.iter().map(in_link).collect();
                 std::fs::write(&list, lines.join("\n") + "\n").unwrap();
-                let dht = match from {
-                    From::Dht(dht) => Some(dht),
-                    From::Peer(_) => None,
-                };
-                let aria2 = aria2(world, addr, &world.folder("resolved"), dht)
+                let aria2 = aria2(world, addr, &world.folder("resolved"), from.dht())
                     .args(["--bt-metadata-only=true", "--max-concurrent-downloads=1000", "-i"])
                     .arg(&list);
                 Working { trackers, ..Working::new(started, aria2.start()) }
             }
             Client::Transmission if links.len() == 1 => {
-                let trackers = tracker(addr, from);
-                let dht = match from {
-                    From::Dht(dht) => Some(dht),
-                    From::Peer(_) => None,
-                };
-                let (program, rpc) = transmission(world, addr, &world.folder("resolved"), dht);
-                let link = trackers.first().map_or(links[0].clone(), |t| t.in_link(&links[0]));
+                let (trackers, link) = from.in_link(addr, &links[0]);
+                let folder = world.folder("resolved");
+                let (program, rpc) = transmission(world, addr, &folder, from.dht());
                 rpc::transmission(rpc, "torrent-add", &json!({ "filename": link })).unwrap();
                 let until = Until::Transmission(rpc, "metadataPercentComplete");
                 Working { program, started, until, trackers }
@@ -379,6 +368,13 @@ fn rqbit(world: &World, addr: SocketAddr, from: From<'_>) -> Launch {
     }
 }
 
+fn initial_peers(download: Launch, from: From<'_>) -> Launch {
+    match from {
+        From::Dht(_) => download,
+        From::Peer(peer) => download.args(["--initial-peers", &peer.to_string()]),
+    }
+}
+
 fn rqbit_server(world: &World, addr: SocketAddr, dir: &Path) -> (Program, SocketAddr) {
     rqbit_server_on(world, addr, dir, From::Peer(addr))
 }
@@ -404,7 +400,8 @@ fn rqbit_bulk(world: &World, addr: SocketAddr, links: &[String], from: From<'_>)
         let link = trackers.first().map_or(link.clone(), |t| t.in_link(link));
         std::thread::spawn(move || {
             (0..20).any(|_| {
-                let answer = rpc::http(api, "POST /torrents/resolve_magnet", "", link.as_bytes());
+                let answer =
+                    rpc::http(api, "POST /torrents/resolve_magnet", "", link.as_bytes(), WORK_TIME);
                 answer.is_some_and(|(head, _)| head.contains(" 200 "))
             })
         })
@@ -468,12 +465,12 @@ fn qbittorrent(world: &World, addr: SocketAddr, dir: &Path) -> (Program, SocketA
         .env("HOME", &profile)
         .start();
     until("qbittorrent answers", || {
-        rpc::http(web, "GET /api/v2/app/version", "", b"").map(|(head, _)| head.contains(" 200 "))
+        rpc::http(web, "GET /api/v2/app/version", "", b"", WORK_TIME)
+            .map(|(head, _)| head.contains(" 200 "))
     });
     (program, web)
 }
 
-// Empty while it has no metadata, which is a state that ends in "UP" too on its way.
 /// A torrent file or a link handed to qBittorrent.
 fn qbittorrent_add(to: SocketAddr, dir: &Path, name: &str, value: &[u8]) -> Option<()> {
     let mark = "boundary-of-the-parts";
@@ -487,9 +484,10 @@ fn qbittorrent_add(to: SocketAddr, dir: &Path, name: &str, value: &[u8]) -> Opti
     body.extend_from_slice(value);
     body.extend_from_slice(format!("\r\n--{mark}--\r\n").as_bytes());
     let head = format!("Content-Type: multipart/form-data; boundary={mark}\r\n");
-    rpc::http(to, "POST /api/v2/torrents/add", &head, &body).map(drop)
+    rpc::http(to, "POST /api/v2/torrents/add", &head, &body, WORK_TIME).map(drop)
 }
 
+// Empty while it has no metadata, which is a state that ends in "UP" too on its way.
 fn qbittorrent_state(web: SocketAddr) -> Option<String> {
     let answer = rpc::json(web, "GET /api/v2/torrents/info", b"")?;
     let torrent = answer.get(0)?;
@@ -532,3 +530,5 @@ fn python() -> Result<String, String> {
 
 /// Links under way at once.
 pub const JOBS: usize = 200;
+/// For what a client does before it answers: a check, a look-up.
+const WORK_TIME: Duration = Duration::from_secs(120);

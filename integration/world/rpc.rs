@@ -15,10 +15,17 @@ pub fn free_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// Head and body of an answer. HTTP/1.0, so that the body ends with the connection.
-pub fn http(to: SocketAddr, request: &str, head: &str, body: &[u8]) -> Option<(String, Vec<u8>)> {
-    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(120))).ok()?;
+/// Head and body of an answer that comes within `limit`. HTTP/1.0, so that the body ends with the
+/// connection.
+pub fn http(
+    to: SocketAddr,
+    request: &str,
+    head: &str,
+    body: &[u8],
+    limit: Duration,
+) -> Option<(String, Vec<u8>)> {
+    let mut stream = TcpStream::connect_timeout(&to, CONNECT_TIME).ok()?;
+    stream.set_read_timeout(Some(limit)).ok()?;
     let len = body.len();
     write!(stream, "{request} HTTP/1.0\r\nHost: {to}\r\nContent-Length: {len}\r\n{head}\r\n")
         .ok()?;
@@ -32,7 +39,7 @@ pub fn http(to: SocketAddr, request: &str, head: &str, body: &[u8]) -> Option<(S
 
 /// The body of a good answer, as JSON.
 pub fn json(to: SocketAddr, request: &str, body: &[u8]) -> Option<Value> {
-    let (head, body) = http(to, request, "Content-Type: application/json\r\n", body)?;
+    let (head, body) = http(to, request, "Content-Type: application/json\r\n", body, ANSWER_TIME)?;
     let is_good = head.split(' ').nth(1)?.starts_with('2');
     is_good.then(|| serde_json::from_slice(&body).ok())?
 }
@@ -40,11 +47,11 @@ pub fn json(to: SocketAddr, request: &str, body: &[u8]) -> Option<Value> {
 /// One call to Transmission; the arguments of its answer.
 pub fn transmission(to: SocketAddr, method: &str, arguments: &Value) -> Option<Value> {
     let body = json!({ "method": method, "arguments": arguments }).to_string();
-    let (refused, _) = http(to, "POST /transmission/rpc", "", body.as_bytes())?;
+    let ask = |head: &str| http(to, "POST /transmission/rpc", head, body.as_bytes(), ANSWER_TIME);
+    let (refused, _) = ask("")?;
     let key = "x-transmission-session-id:";
     let session = refused.lines().find(|line| line.to_ascii_lowercase().starts_with(key))?;
-    let (_, answer) =
-        http(to, "POST /transmission/rpc", &format!("{session}\r\n"), body.as_bytes())?;
+    let (_, answer) = ask(&format!("{session}\r\n"))?;
     let answer: Value = serde_json::from_slice(&answer).ok()?;
     (answer["result"] == "success").then(|| answer["arguments"].clone())
 }
@@ -105,3 +112,7 @@ pub fn start_transmission(
     let program = Launch::new("transmission-daemon").args(["-f", "-g"]).arg(&conf).start();
     (program, rpc)
 }
+
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// For a question about how things stand.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
