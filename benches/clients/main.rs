@@ -28,6 +28,7 @@ mod client;
 mod files;
 mod limits;
 mod many;
+mod payload;
 mod resolving;
 mod swarm;
 mod tracker;

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::client::{Client, From, JOBS, Seeding, Took, libtorrent_seed};
+use crate::payload::{bare, torrent_of};
 use crate::world::krpc::Probe;
-use crate::world::{Dht, Program, World, hex, info_hash_of, secs};
+use crate::world::{Dht, Program, World, info_hash_of, secs};
 use crate::{Plan, figure, head, median, row, say};
 
 /// One link, of a torrent with 2048 pieces.
@@ -126,11 +127,9 @@ fn seed_by_libtorrent(
     let mut torrents = Vec::new();
     let mut links = Vec::new();
     for file in files {
-        torrents.push(file.with_extension("torrent"));
-        let made = world.trackless(["create", "--piece-length", &piece.to_string(), "-o"]);
-        let made =
-            made.arg(torrents.last().unwrap()).arg(file).run(secs(60)).expect(0, "a torrent");
-        links.push(bare(made.stdout.trim()));
+        let (torrent, link) = torrent_of(world, file, &piece.to_string());
+        torrents.push(torrent);
+        links.push(link);
     }
     let dir = files[0].parent().unwrap();
     (libtorrent_seed(world, dht, dir, &torrents), links)
@@ -150,15 +149,10 @@ pub fn share(world: &World, dht: Option<&Dht>, files: &[PathBuf]) -> (Seeding, V
     (Seeding { addr, links: Vec::new(), program }, links)
 }
 
-// The hash and nothing else.
-fn bare(link: &str) -> String {
-    format!("magnet:?xt=urn:btih:{}", hex(&info_hash_of(link)))
-}
-
 // A node stores 2000 torrents, and eight nodes hold each: half of their room is left.
 fn nodes_for(torrents: usize) -> usize {
     NODES.max(torrents * 8 / 1000)
 }
 
 /// Of the private DHT.
-const NODES: usize = 20;
+pub const NODES: usize = 20;

@@ -1,13 +1,13 @@
 //! One seeder with a slow line and several downloaders at once: how near it comes to sending one copy.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::client::{Client, From, libtorrent_seed};
-use crate::limits::random_file;
-use crate::resolving::share;
+use crate::payload::Payload;
+use crate::resolving::{NODES, share};
 use crate::world::krpc::Probe;
-use crate::world::{Launch, World, hex, info_hash_of, installed, netns, secs};
+use crate::world::{Ended, Launch, World, info_hash_of, installed, netns, secs};
 use crate::{Plan, figure, head, median, row, say};
 
 struct Run {
@@ -30,11 +30,11 @@ pub fn table(plan: &Plan) {
     head(&["seeder → downloaders", "MB", "slowest, s", "of the optimum", "copies sent"]);
     for (seeder, leechers, megabytes) in swarms(plan) {
         let name = format!("{} → {}", seeder.name(), names(&leechers));
-        let content = Content::new(megabytes);
+        let payload = Payload::new(megabytes * 1_000_000, "256KiB");
         let times = if megabytes > 100 { 1 } else { plan.runs };
         let mut runs = Vec::new();
         for _ in 0..times {
-            match content.hand_out(seeder, &leechers) {
+            match hand_out(&payload, seeder, &leechers) {
                 Ok(run) => runs.push(run),
                 Err(error) => say(&format!("{name}: {error}")),
             }
@@ -83,72 +83,37 @@ fn names(clients: &[Client]) -> String {
     groups.collect::<Vec<_>>().join(", ")
 }
 
-struct Content {
-    home: World,
-    file: PathBuf,
-    torrent: PathBuf,
-    link: String,
-}
-
-impl Content {
-    fn new(megabytes: u64) -> Self {
-        let home = World::new();
-        let file = home.dir().join("payload.bin");
-        random_file(&file, megabytes * 1_000_000);
-        let torrent = home.dir().join("payload.torrent");
-        let made = home.trackless(["create", "--piece-length", "256KiB", "-o"]).arg(&torrent);
-        let made = made.arg(&file).run(secs(60)).expect(0, "a torrent");
-        let link = format!("magnet:?xt=urn:btih:{}", hex(&info_hash_of(made.stdout.trim())));
-        Self { home, file, torrent, link }
-    }
-
-    fn hand_out(&self, seeder: Client, leechers: &[Client]) -> Result<Run, String> {
-        let world = World::new();
-        let dht = world.dht(NODES);
-        let (seeding, link) = match seeder {
-            Client::Libtorrent => {
-                let dir = self.home.dir();
-                let seeding =
-                    libtorrent_seed(&world, Some(&dht), dir, std::slice::from_ref(&self.torrent));
-                (seeding, self.link.clone())
-            }
-            Client::Trackless => {
-                let (seeding, links) = share(&world, Some(&dht), std::slice::from_ref(&self.file));
-                (seeding, links[0].clone())
-            }
-            other => return Err(format!("{} is no seeder here", other.name())),
-        };
-        dht.wait_for_peer(&Probe::at(world.ip()), &info_hash_of(&link), seeding.addr, 120);
-        let line = Line::narrow(&seeding.addr.ip().to_string());
-        let before = line.sent();
-        // Each with a home of its own.
-        let worlds: Vec<World> = leechers.iter().map(|_| World::new()).collect();
-        let outs: Vec<PathBuf> = worlds.iter().map(|world| world.folder("out")).collect();
-        let working: Vec<_> = (leechers.iter().zip(&worlds).zip(&outs))
-            .map(|((client, world), out)| client.get(world, &link, out, From::Dht(&dht)))
-            .collect();
-        let limit = secs(60) + Duration::from_secs_f64(5.0 * self.len() / LINE as f64);
-        let took = std::thread::scope(|scope| {
-            let waiting =
-                working.into_iter().map(|working| scope.spawn(move || working.wait(limit)));
-            let waiting: Vec<_> = waiting.collect();
-            waiting.into_iter().map(|one| one.join().unwrap()).collect::<Result<Vec<_>, _>>()
-        })?;
-        let copies = (line.sent() - before) as f64 / self.len();
-        for (client, out) in leechers.iter().zip(&outs) {
-            let got = out.join(self.file.file_name().unwrap());
-            let same = std::process::Command::new("cmp").arg(&self.file).arg(got).status();
-            if !same.is_ok_and(|status| status.success()) {
-                return Err(format!("{} has another file", client.name()));
-            }
-        }
-        let slowest = took.iter().map(|took| took.time).max().unwrap_or_default();
-        Ok(Run { slowest, copies })
-    }
-
-    fn len(&self) -> f64 {
-        std::fs::metadata(&self.file).unwrap().len() as f64
-    }
+fn hand_out(payload: &Payload, seeder: Client, leechers: &[Client]) -> Result<Run, String> {
+    let world = World::new();
+    let dht = world.dht(NODES);
+    let files = std::slice::from_ref(&payload.file);
+    let (seeding, link) = if seeder == Client::Trackless {
+        let (seeding, mut links) = share(&world, Some(&dht), files);
+        (seeding, links.remove(0))
+    } else {
+        let torrents = std::slice::from_ref(&payload.torrent);
+        (libtorrent_seed(&world, Some(&dht), payload.dir(), torrents), payload.link.clone())
+    };
+    dht.wait_for_peer(&Probe::at(world.ip()), &info_hash_of(&link), seeding.addr, 120);
+    let line = Line::narrow(&seeding.addr.ip().to_string());
+    let before = line.sent();
+    // Each with a home of its own.
+    let worlds: Vec<World> = leechers.iter().map(|_| World::new()).collect();
+    let outs: Vec<PathBuf> = worlds.iter().map(|world| world.folder("out")).collect();
+    let working: Vec<_> = (leechers.iter().zip(&worlds).zip(&outs))
+        .map(|((client, world), out)| client.get(world, &link, out, From::Dht(&dht)))
+        .collect();
+    let bytes = std::fs::metadata(&payload.file).unwrap().len() as f64;
+    let limit = secs(60) + Duration::from_secs_f64(5.0 * bytes / LINE as f64);
+    let took = std::thread::scope(|scope| {
+        let waiting = working.into_iter().map(|working| scope.spawn(move || working.wait(limit)));
+        let waiting: Vec<_> = waiting.collect();
+        waiting.into_iter().map(|one| one.join().unwrap()).collect::<Result<Vec<_>, _>>()
+    })?;
+    let copies = (line.sent() - before) as f64 / bytes;
+    outs.iter().try_for_each(|out| payload.check(out))?;
+    let slowest = took.iter().map(|took| took.time).max().unwrap_or_default();
+    Ok(Run { slowest, copies })
 }
 
 // What one address sends, headers included, goes through a line of so many bytes a second.
@@ -184,10 +149,8 @@ impl Drop for Line {
     }
 }
 
-fn tc(command: &str) -> crate::world::Ended {
+fn tc(command: &str) -> Ended {
     Launch::new("tc").args(command.split(' ')).run(secs(20))
 }
 
 const LINE: u64 = 10_000_000;
-/// Of the private DHT.
-const NODES: usize = 20;

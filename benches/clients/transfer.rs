@@ -1,12 +1,12 @@
 //! One big file from one client to another, from the start of the second one's process until it has
 //! everything and has checked it.
 
-use std::path::Path;
 use std::time::Duration;
 
 use crate::client::{Client, From, Took};
-use crate::limits::{Limits, megabytes, random_file};
-use crate::world::{World, hex, info_hash_of, secs};
+use crate::limits::{Limits, megabytes};
+use crate::payload::Payload;
+use crate::world::{World, secs};
 use crate::{Plan, figure, head, median, row, say};
 
 struct Run {
@@ -16,14 +16,8 @@ struct Run {
 
 /// Each pair that trackless is in, and each client with itself.
 pub fn table(plan: &Plan) {
-    let home = World::new();
-    let file = home.dir().join("payload.bin");
-    random_file(&file, plan.mib << 20);
-    let torrent = home.dir().join("payload.torrent");
-    let made = home.trackless(["create", "--piece-length", "1MiB", "-o"]).arg(&torrent).arg(&file);
-    let link = made.run(secs(60)).expect(0, "a torrent").stdout.trim().to_owned();
-    let link = format!("magnet:?xt=urn:btih:{}", hex(&info_hash_of(&link)));
-    let limits = Limits::measure(&file);
+    let payload = Payload::new(plan.mib << 20, "1MiB");
+    let limits = Limits::measure(&payload.file);
     let (mib, copy, sha1) = (plan.mib, limits.copy, limits.sha1);
     println!(
         "**One file of {mib} MiB over TCP**, from a link and the seeder's address; from process start to checked. The machine's own \
@@ -44,7 +38,7 @@ pub fn table(plan: &Plan) {
         let mut fault = None;
         // A pair that takes a minute has shown what there is to see.
         while runs.len() < plan.runs && runs.iter().all(|run: &Run| run.took.time < secs(30)) {
-            match one(seeder, leecher, &torrent, &file, &link) {
+            match one(seeder, leecher, &payload) {
                 Ok(run) => runs.push(run),
                 Err(error) => {
                     say(&format!("{name}: {error}"));
@@ -63,25 +57,15 @@ fn pairs(others: &[Client]) -> Vec<(Client, Client)> {
     [(ours, ours)].into_iter().chain(others.iter().flat_map(of)).collect()
 }
 
-fn one(
-    seeder: Client,
-    leecher: Client,
-    torrent: &Path,
-    file: &Path,
-    link: &str,
-) -> Result<Run, String> {
+fn one(seeder: Client, leecher: Client, payload: &Payload) -> Result<Run, String> {
     let world = World::new();
-    let seeding = seeder.seed(&world, torrent, file);
-    let link = seeding.links.first().map_or(link, String::as_str);
+    let seeding = seeder.seed(&world, &payload.torrent, &payload.file);
+    let link = seeding.links.first().unwrap_or(&payload.link);
     let out = world.folder("out");
     let before = seeding.program.cpu();
     let took = leecher.get(&world, link, &out, From::Peer(seeding.addr)).wait(secs(150))?;
     let seeder_cpu = seeding.program.cpu().saturating_sub(before);
-    let got = out.join(file.file_name().unwrap());
-    let same = std::process::Command::new("cmp").arg(file).arg(got).status();
-    if !same.is_ok_and(|status| status.success()) {
-        return Err("it is not the same file".to_owned());
-    }
+    payload.check(&out)?;
     Ok(Run { took, seeder_cpu })
 }
 
